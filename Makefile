@@ -1,0 +1,55 @@
+# ciclo's own verbs. Each makes its environment first; git, make and a python3 of 3.11 or newer are
+# all that must be there.
+
+PYTHON ?= python3
+READY := .venv/.ready
+DEST ?= build/demo
+.DEFAULT_GOAL := help
+# The environment's tools, uv among them, come first for the projects that are rendered here too.
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+export MLFLOW_DISABLE_TELEMETRY = true
+
+$(READY): requirements.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	|| { echo "error: $(PYTHON) is not a Python of 3.11 or newer; say where one is: make PYTHON=/path/to/python3" >&2; exit 1; }
+	@echo "making .venv" >&2
+	@$(PYTHON) -m venv --clear .venv
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements.txt
+	@touch $@
+
+.PHONY: demo test test-fast test-full lint bench variants constraints requirements clean help
+demo: $(READY) ## the whole cycle on real flights, into DEST=build/demo
+	@.venv/bin/python demo/run.py '$(DEST)'
+
+test: $(READY) lint ## every law, with a covering set of projects that run
+	@.venv/bin/pytest -n auto -m 'not full'
+
+test-fast: $(READY) lint ## what needs no environment of a project: under a minute
+	@.venv/bin/pytest -n auto -m 'not heavy and not full'
+
+test-full: $(READY) lint ## every distinct project runs
+	@.venv/bin/pytest -n auto
+
+lint: $(READY) ## ruff and mypy on the template's own code
+	@.venv/bin/ruff check --quiet
+	@.venv/bin/ruff format --check --quiet
+	@.venv/bin/mypy --no-error-summary
+
+bench: $(READY) ## what is measured side by side, as ratios
+	@.venv/bin/python benchmarks/run.py
+
+variants: $(READY) ## the matrix of variants, as JSON
+	@.venv/bin/python tests/variants.py
+
+constraints: $(READY) ## resolve anew what the projects are tested with
+	@.venv/bin/python scripts/constraints.py
+
+requirements: $(READY) ## resolve anew what the tests need
+	@.venv/bin/uv pip compile --quiet --universal --upgrade --python-version 3.11 --generate-hashes \
+		--custom-compile-command 'make requirements' --group pyproject.toml:test --output-file requirements.txt
+
+clean: ## remove what can be made again
+	rm -rf .venv build .mypy_cache .pytest_cache .ruff_cache
+
+help: ## this list
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile

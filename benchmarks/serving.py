@@ -1,0 +1,223 @@
+"""One-row predictions per second against a bare FastAPI route with the same bodies.
+
+    python benchmarks/serving.py PROJECT [--rounds 5] [--seconds 4] [--connections 32]
+
+PROJECT is a rendered project that holds a trained bundle (`make train`). Run it with the
+project's own Python. Both servers have one worker, run on this machine in turns and get the same
+requests from the same client, so that the ratios count and not the rates. Prints a table, and
+with --json writes it to a file.
+"""
+
+import argparse
+import json
+import os
+import selectors
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+BARE = '''
+import sys
+from importlib import import_module
+
+import uvicorn
+from fastapi import FastAPI
+
+package, port, level = sys.argv[1:]
+bodies = import_module(package + ".serving.bodies")
+app = FastAPI()
+answer = bodies.Answer(id="0" * 32, version="1", prediction=True,
+                       probabilities={"false": 0.7512345678901234, "true": 0.2487654321098766})
+
+@app.post("/predictions")
+async def predict(body: bodies.Ask) -> bodies.Answer:
+    return answer
+
+@app.get("/readyz")
+async def ready() -> dict:
+    return {}
+
+uvicorn.run(app, port=int(port), access_log=False, log_level="warning")
+'''
+
+CICLO = '''
+import os, sys
+from importlib import import_module
+from pathlib import Path
+
+package, port, bundles = sys.argv[1:]
+serve = import_module(package + ".serving.run")
+settings = import_module(package + ".settings").load()
+serve.run(Path(bundles), settings, serve.listen("127.0.0.1", int(port)))
+'''
+
+
+def free_port() -> int:
+    """A port nobody listens on."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+class Server:
+    """A server process; ready when constructed."""
+
+    def __init__(self, code: str, *arguments: str, cwd: Path, path: Path) -> None:
+        self.port = free_port()
+        package, *rest = arguments
+        start = time.perf_counter()
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", code, package, str(self.port), *rest],
+            cwd=cwd,
+            env={**os.environ, "PYTHONPATH": str(path)},
+            stdout=subprocess.DEVNULL,
+        )
+        while self.get("/readyz") != 200:
+            if self.process.poll() is not None:
+                raise SystemExit(f"the server ended with {self.process.returncode}")
+            time.sleep(0.02)
+        self.ready = time.perf_counter() - start
+
+    def get(self, path: str) -> int:
+        """The status of one GET, 0 when nobody answers."""
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), timeout=5) as s:
+                s.sendall(f"GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n".encode())
+                return int(s.recv(64).split()[1])
+        except (OSError, IndexError):
+            return 0
+
+    def resident(self) -> float:
+        """Resident memory in MB (Linux), or nan."""
+        try:
+            status = Path(f"/proc/{self.process.pid}/status").read_text()
+            return int(status.split("VmRSS:")[1].split()[0]) / 1024
+        except OSError:
+            return float("nan")
+
+    def stop(self) -> None:
+        """Ends it."""
+        self.process.send_signal(signal.SIGTERM)
+        self.process.wait(20)
+
+
+def load(port: int, requests: list[bytes], connections: int, seconds: float) -> list[float]:
+    """Latencies in seconds: each connection sends its next request once it has its answer."""
+    selector = selectors.DefaultSelector()
+    sent: dict[int, float] = {}
+    clock = time.perf_counter
+    latencies: list[float] = []
+    number = 0
+    for _ in range(connections):
+        s = socket.create_connection(("127.0.0.1", port))
+        s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        selector.register(s, selectors.EVENT_READ)
+        sent[s.fileno()] = clock()
+        s.send(requests[number % len(requests)])
+        number += 1
+    end = clock() + seconds
+    while (now := clock()) < end:
+        for key, _ in selector.select(1):
+            s: socket.socket = key.fileobj  # type: ignore[assignment]
+            answer = s.recv(65536)
+            while not _whole(answer):
+                more = s.recv(65536)
+                if not more:
+                    raise SystemExit("the server closed a connection")
+                answer += more
+            if not answer.startswith(b"HTTP/1.1 200"):
+                raise SystemExit(f"not 200: {answer[:500]!r}")
+            now = clock()
+            latencies.append(now - sent[key.fd])
+            sent[key.fd] = now
+            s.send(requests[number % len(requests)])
+            number += 1
+    for key in list(selector.get_map().values()):
+        key.fileobj.close()  # type: ignore[union-attr]
+    return latencies
+
+
+def _whole(answer: bytes) -> bool:
+    head, found, body = answer.partition(b"\r\n\r\n")
+    if not found:
+        return False
+    length = head.lower().partition(b"content-length:")[2].split(b"\r\n")[0]
+    return len(body) >= int(length)
+
+
+def main() -> None:
+    """Measures and prints."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("project", type=Path)
+    parser.add_argument("--bundles", type=Path, help="default: PROJECT/var/bundles/test")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=4.0)
+    parser.add_argument("--connections", type=int, default=32)
+    parser.add_argument("--json", type=Path)
+    given = parser.parse_args()
+    project = given.project.resolve()
+    bundles = (given.bundles or project / "var/bundles/test").resolve()
+    version = (bundles / "current").read_text().strip()
+    package = next((project / "src").glob("*/serving/app.py")).parent.parent.name
+    examples = json.loads((bundles / version / "examples.json").read_text())
+    requests = []
+    for example in examples:
+        body = json.dumps({"features": example["features"]}).encode()
+        head = (
+            "POST /predictions HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n"
+        )
+        requests.append(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
+    rows: dict[str, list[tuple[float, float, float]]] = {"bare": [], "ciclo": []}
+    with tempfile.TemporaryDirectory() as folder:
+        place = {"cwd": Path(folder), "path": project / "src"}
+        servers = {
+            "bare": Server(BARE, package, "warning", **place),
+            "ciclo": Server(CICLO, package, str(bundles), **place),
+        }
+        try:
+            for server in servers.values():
+                load(server.port, requests, given.connections, 1.0)
+            for number in range(given.rounds):
+                # whoever goes first may find a colder machine: take turns
+                for name in sorted(servers, reverse=bool(number % 2)):
+                    found = load(servers[name].port, requests, given.connections, given.seconds)
+                    cuts = statistics.quantiles(found, n=1000)
+                    rows[name].append((len(found) / given.seconds, cuts[499], cuts[989]))
+                    print(
+                        f"{name:6} {rows[name][-1][0]:7.0f}/s  p50 {cuts[499] * 1e3:6.2f} ms"
+                        f"  p99 {cuts[989] * 1e3:6.2f} ms",
+                        flush=True,
+                    )
+            result = {
+                "rate": _ratio(rows, 0),
+                "p50": _ratio(rows, 1),
+                "p99": _ratio(rows, 2),
+                "start_seconds": servers["ciclo"].ready,
+                "resident_mb": servers["ciclo"].resident(),
+                "bare_resident_mb": servers["bare"].resident(),
+            }
+        finally:
+            for server in servers.values():
+                server.stop()
+    print(
+        f"\nciclo / bare FastAPI, median of {given.rounds} rounds: rate {result['rate']:.2f} "
+        f"(to reach: 0.80), p50 {result['p50']:.2f}, p99 {result['p99']:.2f} (2.00 at most)\n"
+        f"start to ready {result['start_seconds']:.1f} s, resident {result['resident_mb']:.0f} MB "
+        f"(bare FastAPI {result['bare_resident_mb']:.0f} MB)"
+    )
+    if given.json:
+        given.json.write_text(json.dumps(result, indent=2) + "\n")
+
+
+def _ratio(rows: dict[str, list[tuple[float, float, float]]], column: int) -> float:
+    pairs = zip(rows["ciclo"], rows["bare"], strict=True)
+    return statistics.median(a[column] / b[column] for a, b in pairs)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,5 @@
+"""Lets `python -m` run the commands."""
+
+from .cli import main
+
+main()

@@ -1,0 +1,159 @@
+"""The model as it is served: a directory, written once by training and verified when read.
+
+    manifest.json    what it is, from which code and data, and the sha256 of the other files
+    model.*          the exported model
+    examples.json    rows with the scores they must give
+    reference.json   statistics of the training data, for the drift monitor
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from . import contract, predictor
+from .contract import Columns
+from .errors import BundleError
+from .project.features import Features
+
+ROWS: TypeAdapter[list[Features]] = TypeAdapter(list[Features])
+TOLERANCE = 1e-4
+
+
+class Manifest(BaseModel):
+    """What a bundle is. The registry's version number is the name of its directory."""
+
+    name: str
+    run: str
+    """The tracking run that made it."""
+    created: str
+    commit: str
+    dirty: bool
+    data: str
+    """Fingerprint of the snapshot it was trained on."""
+    trained_until: str | int | None
+    """The newest row trained on: its time, or its place in the order of arrival."""
+    metrics: dict[str, float]
+    parity: float
+    """Largest difference between the exported and the trained model on the hold-out."""
+    contract: str
+    lock: str
+    classes: list[Any] | None
+    """The labels, in the order of the probabilities; None for a regression."""
+    numbers: list[str]
+    categories: list[str]
+    files: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A verified bundle."""
+
+    path: Path
+    manifest: Manifest
+    predictor: predictor.Predictor
+
+    @property
+    def version(self) -> str:
+        """The registry's version: the name of the directory."""
+        return self.path.name
+
+    @cached_property
+    def digest(self) -> str:
+        """Names the whole bundle, since the manifest holds the digest of every other file."""
+        return sha256(self.path / "manifest.json")[:12]
+
+    @cached_property
+    def examples(self) -> list[dict[str, Any]]:
+        """Rows as JSON: {"features": {...}, "expected": score or scores}."""
+        return json.loads((self.path / "examples.json").read_text())
+
+    @cached_property
+    def reference(self) -> dict[str, Any]:
+        """Statistics of the columns trained on, see drift.py."""
+        return json.loads((self.path / "reference.json").read_text())
+
+    def scores(self, columns: Columns) -> np.ndarray:
+        """Raw columns in; probabilities (n, k) or values (n,) out, float64."""
+        derived = contract.derive(columns)
+        missing = {*self.manifest.numbers, *self.manifest.categories} - set(derived)
+        if missing:
+            raise BundleError(
+                f"bundle {self.version}: needs {', '.join(sorted(missing))}, which derive() in "
+                "project/features.py no longer gives; train a new version"
+            )
+        numbers, categories = self.manifest.numbers, self.manifest.categories
+        return self.predictor(*contract.matrices(derived, numbers, categories)).astype(np.float64)
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def difference(expected: np.ndarray, given: np.ndarray, classifies: bool) -> float:
+    """Largest difference, absolute for probabilities, relative (of 1 at least) for values."""
+    scale = 1.0 if classifies else np.maximum(np.abs(expected), 1.0)
+    return float(np.max(np.abs(expected - given) / scale, initial=0.0))
+
+
+def write(path: Path, manifest: Manifest, examples: Sequence[dict], reference: dict) -> Bundle:
+    """Completes the directory that holds the exported model; returns it as read back.
+
+    `examples` are {"features", "expected"}; `reference` comes from drift.reference.
+    """
+    (path / "examples.json").write_text(json.dumps(list(examples), allow_nan=False))
+    (path / "reference.json").write_text(json.dumps(reference, allow_nan=False))
+    manifest.files = {f.name: sha256(f) for f in sorted(path.iterdir())}
+    (path / "manifest.json").write_text(manifest.model_dump_json(indent=2) + "\n")
+    return load(path)
+
+
+def load(path: Path, any_contract: bool = False) -> Bundle:
+    """Reads and verifies a bundle: checksums, contract, and examples reproduced.
+
+    With `any_contract` a bundle of another contract is read too, without its examples: an older
+    version can still be compared as long as derive() gives what it needs. Raises BundleError.
+    """
+    try:
+        manifest = Manifest.model_validate_json((path / "manifest.json").read_bytes())
+        for name, digest in manifest.files.items():
+            if sha256(path / name) != digest:
+                raise BundleError(f"{path / name}: is not the file that was registered; refused")
+        same = manifest.contract == contract.digest()
+        if not (same or any_contract):
+            raise BundleError(
+                f"{path}: follows contract {manifest.contract}, this code {contract.digest()}; "
+                "refused: serve it with the code it was made with, or train a new version"
+            )
+        if predictor.FILE not in manifest.files:
+            raise BundleError(f"{path}: holds no {predictor.FILE}; train a new version; refused")
+        bundle = Bundle(path, manifest, predictor.load(path / predictor.FILE))
+        if same:
+            _reproduce(bundle)
+    except FileNotFoundError as error:
+        raise BundleError(f"{error.filename}: is missing; refused") from None
+    except ValidationError as error:
+        raise BundleError(f"{path}: {error.errors()[0]['msg']} in {error.title}; refused") from None
+    except BundleError:
+        raise
+    except Exception as error:  # whatever a damaged model makes its runtime raise
+        raise BundleError(f"{path}: cannot be read: {error}; refused") from None
+    return bundle
+
+
+def _reproduce(bundle: Bundle) -> None:
+    examples = bundle.examples
+    rows = ROWS.validate_python([example["features"] for example in examples])
+    expected = np.array([example["expected"] for example in examples])
+    given = bundle.scores(contract.columns(rows))
+    worst = difference(expected, given, bundle.manifest.classes is not None)
+    if not worst <= TOLERANCE:
+        raise BundleError(f"{bundle.path}: examples differ by {worst:.2g}; refused")

@@ -1,0 +1,101 @@
+"""The commands that try out what is served: load test, capacity, image."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .cli import Environment, app, held, known, report
+from .errors import UserError
+from .settings import load as settings_in_force
+
+Folder = Annotated[str, typer.Option(help="a bundle's folder, instead of what ENV holds")]
+Version = Annotated[str, typer.Option(help="a version, instead of the one ENV holds")]
+
+
+def _bundle(env: str, folder: str) -> Any:
+    """The bundle in a folder, or in its only folder; without a folder what `env` holds."""
+    from . import bundle
+
+    if not folder:
+        return held(env, settings_in_force())
+    found = [*Path(folder).glob("manifest.json"), *Path(folder).glob("*/manifest.json")]
+    if len(found) != 1:
+        raise UserError(f"{folder}: holds {len(found)} bundles, not one; see `make bundle`")
+    return bundle.load(found[0].parent)
+
+
+@app.command()
+def bundle(env: Environment = "test", out: Path = Path("build/bundle")) -> None:
+    """Copy the model as it is served into a folder."""
+    import shutil
+
+    from .progress import console
+
+    found = held(env, settings_in_force())
+    target = out / found.version
+    shutil.rmtree(out, ignore_errors=True)
+    shutil.copytree(found.path, target)
+    console.print(f"version {found.version} ({found.digest}) is in {target}")
+
+
+@app.command()
+def load(
+    env: Environment = "test",
+    version: Version = "",
+    bundle: Folder = "",
+    url: Annotated[str, typer.Option(help="a server that runs, instead of one of our own")] = "",
+    ui: Annotated[bool, typer.Option(help="open Locust's page")] = False,
+    yes: Annotated[bool, typer.Option(help="load a server that is not on this machine")] = False,
+) -> None:
+    """Load-test a version; the result is noted on it, and the gate of production asks for it."""
+    from . import load
+    from .progress import table
+    from .registry import Registry
+
+    settings, how = settings_in_force(), {"url": url, "ui": ui, "yes": yes}
+    if bundle:
+        found = load.run(settings, _bundle(env, bundle), **how)
+    else:
+        found = load.measure(settings, Registry(settings), known(env), version, **how)
+    if found["passed"] is None:
+        return
+    table(
+        f"load of version {found['version']}",
+        {name: found[name] for name in ("requests", "failures", "rate", "p50", "p95", "p99")},
+    )
+    if not found["passed"]:
+        raise UserError(found["summary"])
+
+
+@app.command()
+def capacity(env: Environment = "test", bundle: Folder = "") -> None:
+    """Find the highest rate of requests within the limits."""
+    from . import load
+    from .progress import table
+
+    found = load.capacity(settings_in_force(), _bundle(env, bundle))
+    table(
+        f"capacity of version {found['version']}",
+        {"requests/s": found["rate"], "limited by": found["limited_by"]},
+    )
+    if not found["rate"]:
+        raise UserError(f"not even the first step held: {found['limited_by']}")
+
+
+@app.command()
+def smoke(
+    image: str,
+    env: Environment = "test",
+    bundle: Folder = "",
+    engine: Annotated[str, typer.Option(envvar="ENGINE")] = "docker",
+) -> None:
+    """Start an image with no rights, compare its answers to the bundle's examples, stop it."""
+    from . import trial
+    from .progress import console
+
+    found = _bundle(env, bundle)
+    with trial.container(found, image, engine) as url:
+        n = trial.smoke(found, url)
+    report("smoke", {"image": image, "version": found.version, "bundle": found.digest, "rows": n})
+    console.print(f"{image}: {n} examples answered as version {found.version} should")

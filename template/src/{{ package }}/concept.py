@@ -1,0 +1,97 @@
+"""Does the model still do what it did when it was promoted? Windows of labelled rows, and ADWIN."""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .project.metrics import GREATER_IS_BETTER, METRICS
+
+MAIN, METRIC = next(iter(METRICS.items()))
+DRAWS, SEED = 100, 0
+"""Enough for a standard error (Efron and Tibshirani 1993, chapter 6)."""
+Z = 1.96
+DELTA = 0.002
+"""ADWIN's chance of a false alarm: what its authors use."""
+
+
+@dataclass(frozen=True)
+class Value:
+    """A metric on some rows, with its standard error; None where it is not defined."""
+
+    value: float | None
+    error: float
+    rows: int
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """The 95 % interval."""
+        if self.value is None:
+            return None
+        return self.value - Z * self.error, self.value + Z * self.error
+
+
+def measure(actual: np.ndarray, predicted: np.ndarray) -> Value:
+    """The main metric and its bootstrap standard error (Efron 1979).
+
+    `actual` (n,) holds class numbers or values, `predicted` (n, k) or (n,). Rows are drawn
+    independently: where they come in clumps, as flights on a stormy day, the error is larger.
+    """
+    rows = len(actual)
+    draws = np.random.default_rng(SEED).integers(0, rows, size=(DRAWS, rows))
+    with warnings.catch_warnings(action="ignore"):  # an undefined metric is an answer here
+        value = float(METRIC(actual, predicted))
+        if not np.isfinite(value):
+            return Value(None, 0.0, rows)
+        found = np.array([METRIC(actual[i], predicted[i]) for i in draws])
+    found = found[np.isfinite(found)]
+    if len(found) < DRAWS / 2:  # defined by a hair: too few rows of some class
+        return Value(None, 0.0, rows)
+    return Value(value, float(found.std(ddof=1)), rows)
+
+
+def baseline(actual: np.ndarray, predicted: np.ndarray) -> dict[str, Any]:
+    """What the monitor compares with: the metric on the hold-out; JSON-ready.
+
+    The hold-out was not trained on and is newer, as the rows in production will be, so it is a
+    fair promise; its own sampling error counts, for it is often no larger than a window.
+    """
+    found = measure(actual, predicted)
+    return {"metric": MAIN, "value": found.value, "error": found.error, "rows": found.rows}
+
+
+def violated(window: Value, base: Value, margin: float) -> bool:
+    """Whether the whole 95 % interval of (window - baseline) is worse than `margin`."""
+    if window.value is None or base.value is None:
+        return False
+    worse = base.value - window.value if GREATER_IS_BETTER else window.value - base.value
+    return bool(worse - Z * np.hypot(window.error, base.error) > margin)
+
+
+def losses(actual: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+    """Each row's error, 0 to 1: one less the probability of what happened; for values, the
+    absolute error over itself plus its median."""
+    if predicted.ndim == 2:
+        return 1 - predicted[np.arange(len(actual)), actual]
+    error = np.abs(actual - predicted)
+    return error / (error + max(float(np.median(error)), 1e-12)) if len(error) else error
+
+
+def changes(values: Sequence[float] | np.ndarray) -> list[dict[str, Any]]:
+    """Where the mean of a stream of errors rose: the row, and the mean before and after.
+
+    ADWIN (Bifet and Gavalda 2007), replayed from the first row each time, so that no state is
+    kept. It takes rows to be independent; seasons and clumps make it speak often.
+    """
+    from river.drift import ADWIN
+
+    detector = ADWIN(delta=DELTA)
+    found = []
+    for row, value in enumerate(values):
+        before = detector.estimation
+        detector.update(float(value))
+        if detector.drift_detected and detector.estimation > before:
+            found.append({"row": row, "before": before, "after": detector.estimation})
+    return found

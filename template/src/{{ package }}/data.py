@@ -1,0 +1,187 @@
+"""Rows to train on: loaded, validated against the contract, and kept as a snapshot.
+
+A snapshot is a Parquet file named by what it holds, and training reads nothing else: the same
+fingerprint is the same data, for ever.
+"""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from pydantic import ValidationError
+
+from . import contract
+from .bundle import ROWS, sha256
+from .contract import KINDS, Columns
+from .errors import UserError
+from .project import data as project
+from .project.features import KEY, TIME, Features
+from .project.target import TARGET, target
+from .serving.journal import Journal
+from .settings import Settings
+
+SNAPSHOTS = Path("data/snapshots")
+CHUNK = 10_000
+SHOWN = 20
+FIELDS = list(Features.model_fields)
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """An immutable table: the contract's columns, KEY, TIME and TARGET, in order of time."""
+
+    path: Path
+    fingerprint: str
+    source: str
+
+    def read(self) -> pd.DataFrame:
+        """The table."""
+        return pd.read_parquet(self.path)
+
+
+def snapshot(settings: Settings) -> Snapshot:
+    """Loads, validates and stores the labelled rows of the source and of the journal.
+
+    Raises UserError when the source cannot be read, breaks the contract or has too few rows.
+    """
+    uri = settings.data.uri or project.SOURCE
+    frame = labelled(project.load(uri), uri)
+    if settings.data.journal and settings.journal.url:
+        frame = pd.concat([frame, journalled(settings.journal.url)], ignore_index=True)
+        if KEY:
+            frame = frame.drop_duplicates(KEY, keep="first", ignore_index=True)
+    for _ in rows(frame, uri):
+        pass
+    if len(frame) < settings.train.min_rows:
+        raise UserError(
+            f"{uri}: {len(frame)} labelled rows are too few to train on; at least "
+            f"{settings.train.min_rows} are needed (train.min_rows)"
+        )
+    if TIME:
+        frame = frame.sort_values(TIME, kind="stable", ignore_index=True)
+    return store(frame, uri)
+
+
+def labelled(frame: pd.DataFrame, uri: str) -> pd.DataFrame:
+    """The columns that matter of the rows that have a label; raises UserError for what lacks."""
+    try:
+        frame = frame.assign(**{TARGET: target(frame)})
+    except KeyError as error:
+        raise UserError(f"{uri}: has no column {error}, which project/target.py reads") from None
+    wanted = list(dict.fromkeys([*filter(None, [KEY, TIME]), *FIELDS, TARGET]))
+    if missing := [name for name in wanted if name not in frame]:
+        raise UserError(
+            f"{uri}: has no column {', '.join(missing)}; it has {', '.join(frame.columns)}"
+        )
+    frame = frame[wanted].dropna(subset=[TARGET], ignore_index=True)
+    if frame.empty:
+        raise UserError(f"{uri}: no row has a {TARGET}")
+    if empty := [name for name in wanted if frame[name].isna().all()]:
+        raise UserError(f"{uri}: column {', '.join(empty)} holds no value in any row")
+    return typed(frame)
+
+
+def typed(frame: pd.DataFrame) -> pd.DataFrame:
+    """The same table whatever source it came from: a CSV knows no times, a database no floats."""
+    for name in {n for n, kind in KINDS.items() if kind == "time"} | ({TIME} if TIME else set()):
+        if name in frame and not pd.api.types.is_datetime64_any_dtype(frame[name]):
+            try:
+                frame[name] = pd.to_datetime(frame[name])
+            except ValueError as error:
+                raise UserError(f"column {name}: {str(error).splitlines()[0]}") from None
+        if name in frame and getattr(frame[name].dt, "tz", None) is not None:
+            frame[name] = frame[name].dt.tz_convert("UTC").dt.tz_localize(None)
+    return frame
+
+
+def journalled(url: str) -> pd.DataFrame:
+    """The labelled rows of the journal, as the source would give them."""
+    journal = Journal(url)
+    try:
+        records = journal.rows(labelled=True)
+    finally:
+        journal.close()
+    table = []
+    for record in records:
+        row = {**record.features, TARGET: record.outcome}
+        if KEY:
+            row[KEY] = record.key or record.id
+        if TIME:
+            row[TIME] = record.at
+        table.append(row)
+    return typed(pd.DataFrame(table)) if table else pd.DataFrame()
+
+
+def rows(frame: pd.DataFrame, uri: str) -> Iterator[list[Features]]:
+    """The rows as the contract reads them, a chunk at a time.
+
+    Raises UserError that counts every row that breaks the contract and shows the first 20.
+    """
+    bad: dict[int, str] = {}
+    for start in range(0, len(frame), CHUNK):
+        part = records(frame[FIELDS].iloc[start : start + CHUNK])
+        try:
+            yield ROWS.validate_python(part)
+        except ValidationError as error:
+            for e in error.errors(include_url=False):
+                i, *where = e["loc"]
+                text = f"{'.'.join(map(str, where))}: {e['msg']} (got {e['input']!r})"
+                bad.setdefault(start + int(i), text)
+    if bad:
+        shown = [f"  row {i}: {text}" for i, text in sorted(bad.items())[:SHOWN]]
+        raise UserError(
+            f"{uri}: {len(bad):,} of {len(frame):,} rows break the contract in "
+            f"project/features.py; the first {len(shown)}:\n" + "\n".join(shown)
+        )
+
+
+def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows as plain Python values, None where missing."""
+    return frame.astype(object).where(frame.notna(), None).to_dict("records")
+
+
+def columns(frame: pd.DataFrame, uri: str = "the snapshot") -> Columns:
+    """The raw columns of a table, through the contract."""
+    parts = [contract.columns(part) for part in rows(frame, uri)]
+    return {name: np.concatenate([part[name] for part in parts]) for name in KINDS}
+
+
+def positions(frame: pd.DataFrame) -> np.ndarray:
+    """When each row of a snapshot came: its time, or its place in the order of arrival."""
+    return frame[TIME].to_numpy("datetime64[us]") if TIME else np.arange(len(frame))
+
+
+def later(frame: pd.DataFrame, until: str | int | None) -> np.ndarray:
+    """Which rows came after `until`, as a manifest gives it."""
+    if until is None:
+        return np.ones(len(frame), dtype=bool)
+    return positions(frame) > (np.datetime64(until) if TIME else until)
+
+
+def store(frame: pd.DataFrame, source: str) -> Snapshot:
+    """Writes the table under the name of its content; a table that is there is left as it is."""
+    SNAPSHOTS.mkdir(parents=True, exist_ok=True)
+    draft = SNAPSHOTS / f".{os.getpid()}.tmp"
+    try:
+        frame.to_parquet(draft, index=False)
+        fingerprint = sha256(draft)[:32]
+        path = SNAPSHOTS / f"{fingerprint}.parquet"
+        if not path.exists():
+            draft.rename(path)
+    finally:
+        draft.unlink(missing_ok=True)
+    return Snapshot(path, fingerprint, source)
+
+
+def find(fingerprint: str) -> Snapshot:
+    """An earlier snapshot by its fingerprint, or the beginning of it; raises UserError."""
+    found = sorted(SNAPSHOTS.glob(f"{fingerprint}*.parquet"))
+    if len(found) != 1:
+        raise UserError(
+            f"{fingerprint}: names {len(found) or 'no'} snapshots in {SNAPSHOTS}; run `make data`"
+        )
+    return Snapshot(found[0], found[0].stem, str(found[0]))

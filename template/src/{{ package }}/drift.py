@@ -1,0 +1,173 @@
+"""How far rows have moved from the rows a model was trained on: pure functions, NumPy and SciPy.
+
+Numbers are compared by the Wasserstein distance divided by the reference's standard deviation (how
+many standard deviations a value moved, on average), categories by the Jensen-Shannon distance
+(Endres and Schindelin 2003; natural logarithm, so 0 to 0.83). Missing values count: they are a
+category of their own, and for numbers the larger of both distances is taken. Effect sizes are used
+and not p-values, which call any change significant once there are many rows.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from scipy.special import rel_entr
+
+POINTS = 512
+"""Quantiles kept of a number: distances to them agree with those to all rows to about 0.01."""
+CATEGORIES = 1000
+"""Categories kept of a column, the most frequent ones; the others are one category together."""
+DRAWS, SEED = 400, 0
+"""Windows drawn to find how far a column moves by chance; the same ones each time."""
+
+Reference = dict[str, Any]
+"""JSON-ready: {"rows", "columns": {name: summary}, "score": a summary a class, or None}."""
+
+
+def reference(columns: Mapping[str, np.ndarray], scores: np.ndarray | None = None) -> Reference:
+    """What to remember of the rows a model was trained on, some 5 kB a column.
+
+    `columns` are derived ones: float (n,) with NaN where missing, or object (n,) of strings with
+    "" where missing. `scores`, (m,) or (m, k), are predictions for held-out rows: those for rows
+    of the training itself would be too sure of themselves.
+    """
+    rows = len(next(iter(columns.values()), ()))
+    summaries = {name: _summary(values) for name, values in columns.items()}
+    score = None if scores is None else [_summary(s) for s in _two(scores).T]
+    return {"rows": rows, "columns": summaries, "score": score}
+
+
+def distances(reference: Reference, columns: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """Each column's distance between the reference and a window of one row or more."""
+    return {name: _distance(s, columns[name]) for name, s in reference["columns"].items()}
+
+
+def thresholds(reference: Reference, rows: int, floor: float) -> dict[str, float]:
+    """Each column's distance that is drift, for windows of `rows` rows.
+
+    The larger of `floor` and the 99th percentile of the distances of windows drawn from the
+    reference itself. (A parametric bootstrap, Efron and Tibshirani 1993: a small window differs
+    from its source by chance, and a column of many categories differs more.)
+    """
+    return {name: _threshold(s, rows, floor) for name, s in reference["columns"].items()}
+
+
+def score_drift(reference: Reference, scores: np.ndarray, floor: float) -> dict[str, float] | None:
+    """Distance and threshold of the predictions (n,) or (n, k): of the class that moved most.
+
+    None if the reference holds no scores.
+    """
+    if not reference["score"]:
+        return None
+    pairs = zip(reference["score"], _two(scores).T, strict=True)
+    found = [(_distance(s, v), _threshold(s, len(v), floor)) for s, v in pairs]
+    distance, threshold = max(found, key=lambda pair: pair[0] / pair[1])
+    return {"distance": distance, "threshold": threshold}
+
+
+def missing(values: np.ndarray) -> np.ndarray:
+    """Which values are missing: "" or None, and whatever is not a finite number."""
+    if values.dtype == object:
+        return np.array([v is None or v == "" for v in values], dtype=bool)
+    return ~np.isfinite(values.astype(np.float64))
+
+
+def _numbers(values: np.ndarray, gone: np.ndarray) -> np.ndarray:
+    largest = float(np.finfo(np.float32).max)  # what a model can see, and sums that stay finite
+    return np.clip(values[~gone].astype(np.float64), -largest, largest)
+
+
+def _two(scores: np.ndarray) -> np.ndarray:
+    return scores[:, None] if scores.ndim == 1 else scores
+
+
+def _summary(values: np.ndarray) -> dict[str, Any]:
+    """A column in short: how often each category, or the quantiles of the numbers."""
+    gone = missing(values)
+    counts = {"rows": len(values), "missing": int(gone.sum())}
+    if values.dtype == object:
+        found = Counter(map(str, values[~gone])).most_common(CATEGORIES)
+        # sorted, so that equal data make an equal file
+        return {"kind": "category", "counts": dict(sorted(found)), **counts}
+    present = _numbers(values, gone)
+    if not len(present):
+        return {"kind": "number", "std": 0.0, "points": [], **counts}
+    if present.min() == present.max():
+        return {"kind": "number", "std": 0.0, "points": [float(present[0])], **counts}
+    std = float(present.std())
+    points = np.round(_points(present), min(300, 5 - int(np.log10(std))))  # a smaller file
+    return {"kind": "number", "std": std, "points": points.tolist(), **counts}
+
+
+def _points(values: np.ndarray) -> np.ndarray:
+    """The mean of each of POINTS equal shares of the sorted values: keeps mean and tails."""
+    centre = values.mean()
+    total = np.concatenate([[0.0], np.cumsum(np.sort(values) - centre)])
+    at = np.linspace(0, len(values), POINTS + 1)
+    return np.diff(np.interp(at, np.arange(len(total)), total)) * POINTS / len(values) + centre
+
+
+def _shares(summary: dict[str, Any]) -> np.ndarray:
+    """The reference as counts over categories, the other categories, and missing."""
+    if summary["kind"] == "category":
+        known = list(summary["counts"].values())
+    else:  # a constant has no scale: a value is the same or another
+        known = [summary["rows"] - summary["missing"]] if summary["points"] else []
+    other = summary["rows"] - summary["missing"] - sum(known)
+    return np.array([*known, other, summary["missing"]], dtype=np.float64)
+
+
+def _counts(summary: dict[str, Any], values: np.ndarray, gone: np.ndarray) -> np.ndarray:
+    """The window as counts over the same categories as `_shares`."""
+    if summary["kind"] == "category":
+        found = Counter(map(str, values[~gone]))
+        known = [found[name] for name in summary["counts"]]
+    else:
+        known = [int(np.isclose(_numbers(values, gone), p).sum()) for p in summary["points"]]
+    return np.array([*known, (~gone).sum() - sum(known), gone.sum()], dtype=np.float64)
+
+
+def _jensen_shannon(p: np.ndarray, q: np.ndarray) -> np.ndarray:
+    """Distance of counts (k,) to counts (..., k); scipy's jensenshannon, without its rare NaN."""
+    p, q = p / p.sum(), q / q.sum(axis=-1, keepdims=True)
+    middle = (p + q) / 2
+    divergence = rel_entr(p, middle).sum(axis=-1) + rel_entr(q, middle).sum(axis=-1)
+    return np.sqrt(np.maximum(divergence, 0) / 2)
+
+
+def _distance(summary: dict[str, Any], values: np.ndarray) -> float:
+    gone = missing(values)
+    if not summary.get("std"):
+        return float(_jensen_shannon(_shares(summary), _counts(summary, values, gone)))
+    shares = np.array([summary["rows"] - summary["missing"], summary["missing"]], dtype=np.float64)
+    absent = float(_jensen_shannon(shares, np.array([(~gone).sum(), gone.sum()])))
+    if gone.all():
+        return absent
+    # in one dimension the Wasserstein distance is the area between the quantile functions
+    moved = np.abs(_points(_numbers(values, gone)) - summary["points"]).mean()
+    return max(float(moved / summary["std"]), absent)
+
+
+def _threshold(summary: dict[str, Any], rows: int, floor: float) -> float:
+    # the reference is a sample too: its own error is added by drawing somewhat smaller windows
+    size = max(1, round(rows * summary["rows"] / (rows + summary["rows"])))
+    rng = np.random.default_rng(SEED)
+    if not summary.get("std"):
+        shares = _shares(summary)
+        found = _jensen_shannon(shares, rng.multinomial(size, shares / shares.sum(), size=DRAWS))
+    else:
+        lost = summary["missing"] / summary["rows"]
+        gone = rng.binomial(size, lost, size=DRAWS)
+        absent = _jensen_shannon(np.array([1 - lost, lost]), np.stack([size - gone, gone], axis=1))
+        areas = _areas(max(1, round(size * (1 - lost)))) @ np.diff(summary["points"])
+        found = np.maximum(areas / summary["std"], absent)
+    return max(floor, float(np.quantile(found, 0.99)))
+
+
+@lru_cache(maxsize=4)  # most columns miss nothing, or miss the same rows
+def _areas(rows: int) -> np.ndarray:
+    """How far the distribution of windows of `rows` points is off, (DRAWS, POINTS - 1)."""
+    drawn = np.random.default_rng(SEED).multinomial(rows, np.full(POINTS, 1 / POINTS), size=DRAWS)
+    return np.abs(np.cumsum(drawn / rows - 1 / POINTS, axis=1))[:, :-1]

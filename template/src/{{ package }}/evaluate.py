@@ -1,0 +1,154 @@
+"""Judges a model on held-out rows: metrics, pictures and the model card."""
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pandas as pd
+
+from .bundle import Manifest
+from .errors import UserError
+from .project.features import TIME
+from .project.metrics import METRICS
+from .project.target import TARGET
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt  # noqa: E402  # the backend must be chosen first
+
+MAIN = next(iter(METRICS))
+
+
+def codes(labels: pd.Series, classes: list[Any] | None) -> np.ndarray:
+    """Labels as the metrics take them: the place in `classes`, or the value of a regression.
+
+    Raises UserError for a label that the model does not know.
+    """
+    if classes is None:
+        return labels.to_numpy(np.float64)
+    index = {c: i for i, c in enumerate(classes)}
+    unknown = sorted({str(v) for v in labels.unique() if v not in index})
+    if unknown:
+        raise UserError(
+            f"{TARGET}: {', '.join(unknown[:5])} is no class the model was trained on "
+            f"({', '.join(map(str, classes))})"
+        )
+    return labels.map(index).to_numpy(np.int64)
+
+
+def evaluate(actual: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
+    """Each metric of project/metrics.py that is defined on these rows."""
+    values = {name: float(metric(actual, predicted)) for name, metric in METRICS.items()}
+    return {name: value for name, value in values.items() if np.isfinite(value)}
+
+
+def figures(
+    frame: pd.DataFrame, actual: np.ndarray, predicted: np.ndarray, classes: list[Any] | None, to: Path
+) -> None:
+    """Draws the pictures of the hold-out into the folder `to`, as PNG files."""
+    to.mkdir(parents=True, exist_ok=True)
+    if classes is None:
+        _residuals(actual, predicted, to / "residuals.png")
+        error = np.abs(actual - predicted)
+    else:
+        _roc(actual, predicted, classes, to / "roc.png")
+        _calibration(actual, predicted, classes, to / "calibration.png")
+        error = (predicted.argmax(axis=1) != actual).astype(float)
+    _error_over_time(frame, error, to / "error_over_time.png")
+
+
+def _save(figure: Any, path: Path) -> None:
+    figure.tight_layout()
+    figure.savefig(path, dpi=120, metadata={"Software": None})
+    plt.close(figure)
+
+
+def _roc(actual: np.ndarray, predicted: np.ndarray, classes: list[Any], path: Path) -> None:
+    from sklearn.metrics import RocCurveDisplay
+
+    figure, axes = plt.subplots(figsize=(5, 5))
+    for i, c in list(enumerate(classes))[-1 if len(classes) == 2 else 0 :]:
+        if 0 < (actual == i).sum() < len(actual):
+            RocCurveDisplay.from_predictions(actual == i, predicted[:, i], name=str(c), ax=axes)
+    axes.plot([0, 1], [0, 1], color="grey", linestyle=":")
+    axes.set_title(f"ROC of {TARGET}")
+    _save(figure, path)
+
+
+def _calibration(actual: np.ndarray, predicted: np.ndarray, classes: list[Any], path: Path) -> None:
+    from sklearn.calibration import calibration_curve
+
+    figure, axes = plt.subplots(figsize=(5, 5))
+    for i, c in list(enumerate(classes))[-1 if len(classes) == 2 else 0 :]:
+        seen, said = calibration_curve(
+            actual == i, predicted[:, i], n_bins=10, strategy="quantile"
+        )
+        axes.plot(said, seen, marker="o", label=str(c))
+    axes.plot([0, 1], [0, 1], color="grey", linestyle=":")
+    axes.set(xlabel="predicted probability", ylabel="share observed", title="Calibration")
+    axes.legend()
+    _save(figure, path)
+
+
+def _residuals(actual: np.ndarray, predicted: np.ndarray, path: Path) -> None:
+    figure, axes = plt.subplots(figsize=(6, 4))
+    axes.scatter(predicted, actual - predicted, s=4, alpha=0.3)
+    axes.axhline(0, color="grey", linestyle=":")
+    axes.set(xlabel=f"predicted {TARGET}", ylabel="actual - predicted", title="Residuals")
+    _save(figure, path)
+
+
+def _error_over_time(frame: pd.DataFrame, error: np.ndarray, path: Path) -> None:
+    if TIME:
+        groups = frame[TIME].dt.to_period("M").astype(str).to_numpy()
+    else:
+        groups = np.arange(len(frame)) * 10 // len(frame) + 1
+    mean = pd.Series(error).groupby(groups).agg(["mean", "sem"])
+    figure, axes = plt.subplots(figsize=(6, 4))
+    x = [str(group) for group in mean.index]
+    axes.bar(x, mean["mean"], yerr=1.96 * mean["sem"].fillna(0), capsize=4)
+    axes.set(
+        xlabel="month" if TIME else "tenth of the rows, in order of arrival",
+        ylabel="mean error on the hold-out",
+    )
+    _save(figure, path)
+
+
+def card(manifest: Manifest, rows: dict[str, int], parameters: dict[str, Any]) -> str:
+    """The model card, Markdown (after Mitchell et al., Model Cards for Model Reporting, 2019)."""
+    kind = "classifies" if manifest.classes else "estimates"
+    among = f" among {', '.join(map(str, manifest.classes))}" if manifest.classes else ""
+    metrics = "\n".join(f"| {name} | {value:.4g} |" for name, value in manifest.metrics.items())
+    settings = "\n".join(f"| {name} | {value} |" for name, value in sorted(parameters.items()))
+    return f"""# {manifest.name}
+
+It {kind} `{TARGET}`{among} from {", ".join([*manifest.numbers, *manifest.categories])}.
+
+| | |
+| --- | --- |
+| trained | {manifest.created}, on {rows["train"]:,} rows |
+| newest row trained on | {manifest.trained_until} |
+| data | snapshot `{manifest.data}` |
+| code | commit `{manifest.commit}`{" with changes" if manifest.dirty else ""} |
+| contract | `{manifest.contract}` |
+
+## On the {rows["holdout"]:,} newest rows, held out
+
+| metric | value |
+| --- | --- |
+{metrics}
+
+{MAIN} decides at the gates. The exported model differs from the trained one by
+{manifest.parity:.1g} at most. The pictures beside this card show where it errs.
+
+## Parameters
+
+| parameter | value |
+| --- | --- |
+{settings}
+
+## Limits
+
+It knows what the hold-out knows: read the error over time before you trust it on another season,
+region or population. Inputs far from the training data are served and counted as drift.
+"""

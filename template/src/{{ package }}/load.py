@@ -1,0 +1,167 @@
+"""Load tests: what clients meet, and how much a bundle can take.
+
+Locust runs as a process of its own and is never imported: it patches sockets and threads.
+"""
+
+import json
+import math
+import os
+import subprocess
+import sys
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from . import bundle as bundles
+from . import slo, trial
+from .bundle import Bundle
+from .contract import KINDS
+from .errors import UserError
+from .promote import VERSIONS
+from .registry import Registry
+from .settings import Load, Settings
+
+LOCUSTFILE = Path("loadtest/locustfile.py")
+REPORT = Path("reports/load.json")
+CAPACITY = Path("reports/capacity.json")
+LONG = "x" * 10_000
+
+
+def measure(
+    settings: Settings, registry: Registry, environment: str, version: str = "", **how: Any
+) -> dict[str, Any]:
+    """Loads a version, by default what the environment holds, and notes the result on it.
+
+    The gate of production reads that note. `how` goes to `run`. Raises UserError when the
+    environment holds nothing.
+    """
+    version = version or registry.alias(environment) or ""
+    if not version:
+        raise UserError(f"{environment} holds no version to load; run `make train` first")
+    report = run(settings, bundles.load(registry.pull(version, VERSIONS)), **how)
+    if report["passed"] is not None:
+        note = {key: report[key] for key in ("bundle", "passed", "summary")}
+        registry.tag(version, "load", json.dumps(note))
+    return report
+
+
+def run(
+    settings: Settings, bundle: Bundle, url: str = "", ui: bool = False, yes: bool = False
+) -> dict[str, Any]:
+    """Loads `bundle` as people would and writes reports/load.json; returns that report.
+
+    With `url` the server that runs there is loaded, which must serve this very bundle; one that
+    is not on this machine needs `yes`. With `ui` Locust's page is opened instead, and nothing is
+    judged. `passed` in the report says whether the limits of [load] held.
+    """
+    limits = settings.load
+    if url and not yes and not trial.loopback(url):
+        raise UserError(f"{url} is not on this machine; say YES=1 if it may be loaded")
+    served = trial.running(bundle, url) if url else trial.server(bundle)
+    with served as aim, tempfile.TemporaryDirectory() as tmp:
+        scenario = _scenario(settings, bundle, Path(tmp), outcomes=not url)
+        if ui:
+            _page(aim, scenario, limits)
+            return {"passed": None, "bundle": bundle.digest}
+        REPORT.parent.mkdir(exist_ok=True)
+        load = (limits.users, limits.spawn_rate, limits.run_time)
+        entries = _attack(aim, scenario, *load, html=REPORT.with_suffix(".html"))
+    report = slo.report(bundle, entries, limits) | {"url": url or "own server"}
+    _write(REPORT, report)
+    return report
+
+
+def capacity(settings: Settings, bundle: Bundle) -> dict[str, Any]:
+    """Raises the rate in steps until the limits break; writes reports/capacity.json, returns it.
+
+    The rate doubles until a step breaks, then the gap is halved until it is small; `rate` is the highest that
+    held, in requests per second, and `limited_by` says what broke first.
+    """
+    limits, steps = settings.load, []
+    held, broken, rate = 0.0, math.inf, limits.capacity_start
+    with trial.server(bundle) as aim, tempfile.TemporaryDirectory() as tmp:
+        for _ in range(limits.capacity_steps):
+            users = max(10, math.ceil(rate / 10))
+            scenario = _scenario(settings, bundle, Path(tmp), outcomes=True, rate=rate / users)
+            entries = _attack(aim, scenario, users, users, limits.capacity_seconds)
+            step = slo.report(bundle, entries, limits) | {"asked": rate}
+            if step["rate"] < 0.9 * rate:
+                step["reasons"].append(f"{step['rate']:.0f} of {rate:.0f} requests/s were made")
+            steps.append(step)
+            if step["reasons"]:
+                broken = rate
+            else:
+                held = rate
+            rate = 2 * held if broken == math.inf else (held + broken) / 2
+            if broken < 1.15 * held:
+                break
+    reasons = [reason for step in steps for reason in step["reasons"]]
+    report = {
+        "bundle": bundle.digest,
+        "version": bundle.version,
+        "rate": held,
+        "limited_by": reasons[0] if reasons else "nothing: raise LOAD_CAPACITY_STEPS",
+        "steps": steps,
+        "machine": slo.machine(),
+    }
+    _write(CAPACITY, report)
+    return report
+
+
+def _attack(
+    aim: str, scenario: Path, users: int, spawn_rate: float, seconds: int, html: Path | None = None
+) -> list[dict[str, Any]]:
+    """Loads `aim` for some seconds; returns Locust's statistics, an entry for each request name.
+
+    `html` is where Locust's own report goes. Raises UserError when Locust itself fails.
+    """
+    stats = scenario.with_name("stats.json")
+    stats.unlink(missing_ok=True)
+    command = ["--headless", "--only-summary", "--run-time", f"{seconds}s", "--stop-timeout", "10"]
+    command += ["--exit-code-on-error", "0", "--json-file", str(stats.with_suffix(""))]
+    command += ["--html", str(html)] if html else []
+    done = _locust(aim, scenario, users, spawn_rate, command, capture_output=True, text=True)
+    if done.returncode or not stats.exists():
+        last = (done.stderr.strip() or "no output").splitlines()[-1]
+        raise UserError(f"load: Locust ended with {done.returncode}: {last}")
+    return json.loads(stats.read_text())
+
+
+def _page(aim: str, scenario: Path, limits: Load) -> None:
+    """Locust's own page, until Ctrl-C."""
+    port = trial.free_port()
+    print(f"load: open http://127.0.0.1:{port} and start; Ctrl-C ends it", flush=True)
+    command = ["--web-host", "127.0.0.1", "--web-port", str(port)]
+    with suppress(KeyboardInterrupt):
+        _locust(aim, scenario, limits.users, limits.spawn_rate, command)
+
+
+def _locust(
+    aim: str, scenario: Path, users: int, spawn_rate: float, arguments: list[str], **how: Any
+) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--host", aim]
+    command += ["--users", str(users), "--spawn-rate", str(spawn_rate), *arguments]
+    return subprocess.run(command, env=os.environ | {"LOAD_SCENARIO": str(scenario)}, **how)
+
+
+def _scenario(
+    settings: Settings, bundle: Bundle, tmp: Path, outcomes: bool, rate: float | None = None
+) -> Path:
+    rows = [example["features"] for example in bundle.examples]
+    texts = {name: LONG for name, kind in KINDS.items() if kind == "category"}
+    scenario = {
+        "rows": rows,
+        "long": [row | texts for row in rows[:20]],
+        "largest": settings.serving.max_batch,
+        "outcomes": outcomes,
+        "rate": rate,
+    }
+    path = tmp / "scenario.json"
+    path.write_text(json.dumps(scenario))
+    return path
+
+
+def _write(path: Path, report: dict[str, Any]) -> None:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(report, indent=2) + "\n")

@@ -1,0 +1,129 @@
+"""Batch scoring through the same code as the API: a partition at a time, atomic, resumable.
+
+Each partition is written under its own name, so a run that was killed goes on where it stopped;
+the result takes its place only when it is whole.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from .bundle import Bundle
+from .data import FIELDS, rows, typed
+from .errors import UserError
+from .predict import predict
+from .progress import step
+from .project.features import KEY, TIME
+from .sources import is_sql, split_sql
+
+PARTITION = 50_000
+WORK = Path("var/score")
+
+
+def partitions(uri: str) -> Iterator[pd.DataFrame]:
+    """The rows of a CSV, Parquet or SQL source, at most 50,000 at a time."""
+    try:
+        if is_sql(uri):
+            import sqlalchemy as sa
+
+            url, table = split_sql(uri)
+            with sa.create_engine(url).connect() as connection:
+                yield from pd.read_sql_table(table, connection, chunksize=PARTITION)
+        elif uri.endswith(".parquet"):
+            import pyarrow.parquet as pq
+
+            with pq.ParquetFile(uri) as file:
+                for batch in file.iter_batches(PARTITION):
+                    yield batch.to_pandas()
+        elif uri.endswith((".csv", ".csv.gz")):
+            yield from pd.read_csv(
+                uri, chunksize=PARTITION, keep_default_na=False, na_values=[""]
+            )
+        else:
+            raise UserError(f"{uri}: is not a source; use .csv, .csv.gz, .parquet or URL#TABLE")
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"{uri}: cannot be read: {str(error).splitlines()[0]}") from None
+
+
+def score(bundle: Bundle, uri: str, out: str) -> int:
+    """Scores every row of `uri` into `out` (.parquet, .csv or URL#TABLE); returns the rows.
+
+    The output holds KEY and TIME where there are, the version, the prediction, and the
+    probability of each class. Raises UserError when a row breaks the contract.
+    """
+    if not (is_sql(out) or out.endswith((".parquet", ".csv"))):
+        raise UserError(f"{out}: is no output; use .parquet, .csv or URL#TABLE")
+    job = hashlib.sha256(json.dumps([bundle.digest, uri, _state(uri), out]).encode()).hexdigest()
+    folder = WORK / job[:16]
+    folder.mkdir(parents=True, exist_ok=True)
+    total = 0
+    for i, part in enumerate(partitions(uri)):
+        path = folder / f"{i:06}.parquet"
+        if not path.exists():
+            with step(f"rows {total:,} to {total + len(part):,}"):
+                draft = path.with_suffix(".tmp")
+                scored(bundle, part, uri, total).to_parquet(draft, index=False)
+                draft.rename(path)
+        total += len(part)
+    if not total:
+        raise UserError(f"{uri}: holds no rows")
+    _publish(sorted(folder.glob("*.parquet")), out)
+    shutil.rmtree(folder)
+    return total
+
+
+def scored(bundle: Bundle, part: pd.DataFrame, uri: str, start: int = 0) -> pd.DataFrame:
+    """One partition's predictions."""
+    if missing := [name for name in FIELDS if name not in part]:
+        raise UserError(f"{uri}: has no column {', '.join(missing)}")
+    part = typed(part)
+    answers = [a for chunk in rows(part, f"{uri} from row {start}") for a in predict(bundle, chunk)]
+    keep = [name for name in (KEY, TIME) if name and name in part]
+    table = part[keep].reset_index(drop=True)
+    return table.assign(version=bundle.version).join(pd.json_normalize(answers))
+
+
+def _state(uri: str) -> Any:
+    path = Path(uri)
+    if path.exists():
+        stat = path.stat()
+        return [stat.st_size, stat.st_mtime_ns]
+    return None
+
+
+def _publish(parts: list[Path], out: str) -> None:
+    frames = (pd.read_parquet(part) for part in parts)
+    if is_sql(out):
+        import sqlalchemy as sa
+
+        url, table = split_sql(out)
+        with sa.create_engine(url).begin() as connection:  # one transaction: all rows or none
+            for i, frame in enumerate(frames):
+                frame.to_sql(
+                    table, connection, index=False, if_exists="append" if i else "replace"
+                )
+        return
+    path = Path(out)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.tmp")
+    if out.endswith(".csv"):
+        for i, frame in enumerate(frames):
+            frame.to_csv(draft, mode="a" if i else "w", header=not i, index=False)
+    else:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        first = pq.read_schema(parts[0])
+        with pq.ParquetWriter(draft, first) as writer:
+            for frame in frames:
+                writer.write_table(pa.Table.from_pandas(frame, schema=first, preserve_index=False))
+    draft.replace(path)
+
+

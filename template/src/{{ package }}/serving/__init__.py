@@ -1,0 +1,1 @@
+"""The online service: the HTTP application, its journal, and the process that fetches bundles."""

@@ -1,0 +1,128 @@
+"""The HTTP application: its routes, and what a refused request is told."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from sqlalchemy.exc import SQLAlchemyError
+
+from ..settings import Settings
+from . import bodies
+from .journal import Journal
+from .live import Live
+from .metrics import Metrics
+from .middleware import Edge
+from .routes import add_journal, add_predictions
+from .service import NotReady, Service, Unanswerable
+from .writer import Writer
+
+SHOWN = 20
+"""Errors told of one request: a large batch may hold thousands."""
+REFUSALS: dict[int | str, dict[str, Any]] = {
+    413: {"model": bodies.Problem, "description": "The body is too large."},
+    422: {"model": bodies.Problem, "description": "The field and what is wrong with it."},
+    503: {"model": bodies.Problem, "description": "No model yet, or no journal at the moment."},
+}
+
+
+def create_app(bundles: Path, journal: Journal | None, settings: Settings) -> FastAPI:
+    """The application that serves `bundles`/`current` and writes to `journal` if there is one."""
+    days = settings.journal.retention_days
+    keep = timedelta(days) if days else None
+    writer = None
+    if journal is not None:
+        limits = settings.journal.flush_seconds, settings.journal.queue
+        writer = Writer(journal, *limits, retention=keep)
+    metrics = Metrics(writer)
+    live = Live(bundles, metrics)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        if writer is not None:
+            writer.start()
+        watch = asyncio.create_task(live.watch())
+        yield
+        watch.cancel()
+        if writer is not None:
+            await asyncio.to_thread(writer.stop)
+
+    app = FastAPI(title=settings.model.name, lifespan=lifespan, responses=REFUSALS)
+    app.add_middleware(
+        Edge,
+        metrics=metrics,
+        limit=round(settings.serving.max_body_mb * 1e6),
+        access_log=settings.serving.access_log,
+    )
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(Unanswerable, lambda _, e: _problem(422, str(e)))
+    app.add_exception_handler(NotReady, lambda _, e: _problem(503, str(e)))
+    app.add_exception_handler(
+        SQLAlchemyError, lambda _, e: _problem(503, "the journal does not answer; try again later")
+    )
+    app.state.live, app.state.writer, app.state.metrics = live, writer, metrics
+    add_predictions(app, Service(live, writer, metrics), settings.serving.max_batch)
+    add_journal(app, live, writer)
+    _state(app, live, metrics)
+    return app
+
+
+def _state(app: FastAPI, live: Live, metrics: Metrics) -> None:
+    @app.get("/healthz", tags=["state"])
+    async def healthz() -> dict[str, str]:
+        """The process lives."""
+        return {"status": "live"}
+
+    @app.get("/readyz", tags=["state"])
+    async def readyz() -> dict[str, str]:
+        """A model is served; 503 with the reason until then."""
+        if live.served is None:
+            raise NotReady(live.reason)
+        return {"status": "ready", "version": live.served.bundle.version}
+
+    @app.get("/version", tags=["state"])
+    async def version() -> dict[str, Any]:
+        """What is served: the version, the bundle's digest, its manifest."""
+        if live.served is None:
+            raise NotReady(live.reason)
+        bundle = live.served.bundle
+        return {
+            "version": bundle.version,
+            "digest": bundle.digest,
+            **bundle.manifest.model_dump(exclude={"files"}),
+        }
+
+    @app.get("/metrics", include_in_schema=False)
+    def prometheus() -> Response:
+        return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+
+def _problem(status: int, detail: Any) -> Response:
+    # ASCII and no NaN, whatever the request held: a refusal must never fail itself.
+    text = json.dumps({"detail": detail}, default=str)
+    headers = {"retry-after": "5"} if status == 503 else None
+    return Response(text, status, headers, media_type="application/json")
+
+
+async def _invalid(_: Request, error: Exception) -> Response:
+    """422 with the place and the reason, without the input: it may be huge, private or no JSON."""
+    assert isinstance(error, RequestValidationError)
+    errors = error.errors()
+    told = [
+        {
+            "loc": [part if isinstance(part, int) else part[:100] for part in e["loc"][:8]],
+            "msg": str(e["msg"])[:300],
+            "type": e.get("type", "value_error"),
+        }
+        for e in errors[:SHOWN]
+    ]
+    if len(errors) > SHOWN:
+        more = f"and {len(errors) - SHOWN} more errors"
+        told.append({"loc": ["body"], "msg": more, "type": "too_many"})
+    return _problem(422, told)

@@ -1,0 +1,143 @@
+"""Fetches what an environment holds, as it changes, into the folder that the server reads."""
+
+import logging
+import os
+import shutil
+import signal
+import sys
+import threading
+import time
+from typing import Any
+
+from ..bundle import load
+from ..errors import BundleError, RegistryUnavailable, UserError
+from ..settings import Settings
+from ..settings import load as load_settings
+from . import logs
+
+logger = logging.getLogger(__name__)
+KEEP = 2
+"""Versions kept beside the current one, so that a rollback needs no download."""
+SLOWEST = 300.0
+"""Seconds between two tries while the registry is down, at most."""
+STALE = 3600.0
+"""Seconds after which a half-done download is some killed process's."""
+
+
+class Follower:
+    """Keeps `serving.bundles`/ENV in step with the registry; `current` there names the version."""
+
+    def __init__(self, env: str, settings: Settings) -> None:
+        self.env, self.settings = env, settings
+        self.folder = settings.serving.bundles / env
+        self._refused: str | None = None
+        self._registry: Any = None
+
+    def look(self) -> str | None:
+        """Fetches and verifies what the environment holds; the version, None if there is none.
+
+        Raises RegistryUnavailable, and BundleError once for a version that is refused.
+        """
+        if self._registry is None:
+            from ..registry import Registry  # slow to import
+
+            self._registry = Registry(self.settings)
+        registry = self._registry
+        version = registry.alias(self.env)
+        if version is None or version == self._refused:
+            return version
+        if self._holds(version):
+            return version
+        try:
+            had = (self.folder / version).is_dir()
+            try:
+                load(registry.pull(version, self.folder))
+            except BundleError:
+                if not had:
+                    raise
+                shutil.rmtree(self.folder / version)  # the copy here may be what is damaged
+                load(registry.pull(version, self.folder))
+        except BundleError:
+            self._refused = version
+            shutil.rmtree(self.folder / version, ignore_errors=True)
+            raise
+        self._refused = None
+        draft = self.folder / f".current.{os.getpid()}"
+        draft.write_text(version)
+        draft.replace(self.folder / "current")
+        logger.info("%s holds version %s", self.env, version)
+        self._prune(version)
+        return version
+
+    def _holds(self, version: str) -> bool:
+        pointer = self.folder / "current"
+        named = pointer.exists() and pointer.read_text().strip() == version
+        return named and (self.folder / version).is_dir()
+
+    def _prune(self, current: str) -> None:
+        found = [p for p in self.folder.iterdir() if p.is_dir() and p.name != current]
+        drafts = [p for p in found if p.name.startswith(".")]
+        versions = sorted(set(found) - set(drafts), key=lambda p: p.stat().st_mtime, reverse=True)
+        stale = [p for p in drafts if time.time() - p.stat().st_mtime > STALE]
+        for path in (*versions[KEEP:], *stale):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def follow(
+    env: str, settings: Settings, once: bool = False, stop: threading.Event | None = None
+) -> None:
+    """Looks every `serving.poll` seconds until `stop`; the registry may be down for any time.
+
+    With `once` it looks once, and raises what there is to say as a UserError.
+    """
+    follower = Follower(env, settings)
+    if once:
+        if follower.look() is None:
+            raise UserError(f"{env} holds no version; run `make train` or `make promote ENV={env}`")
+        return
+    stop = stop or threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(number, lambda *_: stop.set())
+    trouble, delay = "", settings.serving.poll
+    while not stop.is_set():
+        try:
+            follower.look()
+        except BundleError as error:
+            logger.error("%s; what is served goes on", error)
+        except Exception as error:  # whatever it is, what is served goes on, and so does this
+            kind = type(error).__name__
+            if kind != trouble:
+                logger.error(
+                    "%s; what is served goes on, and it will be tried again",
+                    error,
+                    exc_info=not isinstance(error, RegistryUnavailable | UserError),
+                )
+            trouble, delay = kind, min(delay * 2, SLOWEST)
+        else:
+            if trouble:
+                logger.warning("the registry answers again")
+            trouble, delay = "", settings.serving.poll
+        stop.wait(delay)
+
+
+def main() -> None:
+    """As `serve` starts it: `-m <package>.serving.follow ENV`, until standard input is closed."""
+    stop = threading.Event()
+
+    def parent() -> None:
+        # The other end of the pipe is the server's alone: whatever ends it, even a kill, ends us.
+        while os.read(sys.stdin.fileno(), 1024):
+            pass
+        stop.set()
+        time.sleep(10)
+        os._exit(0)
+
+    settings = load_settings()
+    logs.configure(settings.serving.log_level)
+    threading.Thread(target=parent, daemon=True).start()
+    follow(sys.argv[1], settings, stop=stop)
+
+
+if __name__ == "__main__":
+    main()

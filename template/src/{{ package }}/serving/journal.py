@@ -1,0 +1,194 @@
+"""The journal: every prediction with its features, and the outcome when it comes, late or early."""
+
+import json
+import threading
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import sqlalchemy as sa
+
+from . import schema
+from .schema import INSERT, MIGRATIONS, SERIAL
+from .schema import OUTCOMES as _O
+from .schema import PREDICTIONS as _P
+
+NEVER = datetime(9999, 12, 31)
+"""The `at` of an outcome that names its prediction by id: NULL would not be unique in a key."""
+
+
+class Record(NamedTuple):
+    """One prediction; `at` is the event's time, UTC with no zone; `outcome` is None until known."""
+
+    id: str
+    key: str | None
+    at: datetime
+    version: str
+    contract: str
+    features: dict[str, Any]
+    prediction: dict[str, Any]
+    outcome: Any = None
+
+
+def stamp(time: datetime) -> str:
+    """A time without a zone, as both databases read it."""
+    return time.isoformat(" ", "microseconds")
+
+
+def line(record: Record) -> str:
+    """The JSON that `Journal.insert` takes for one prediction.
+
+    Features and prediction are JSON within JSON: PostgreSQL would not read a NUL otherwise.
+    """
+    row = record._replace(features=json.dumps(record.features), at=stamp(record.at))  # type: ignore
+    return json.dumps(row._replace(prediction=json.dumps(record.prediction))._asdict())  # type: ignore
+
+
+def outcome_line(ref: str, outcome: Any, at: datetime | None = None) -> str:
+    """The JSON that `Journal.insert` takes for one outcome: by id, or by own key and time."""
+    return json.dumps({"ref": ref, "at": stamp(at or NEVER), "outcome": json.dumps(outcome)})
+
+
+class Journal:
+    """The journal's database: `sqlite:///path` or `postgresql+psycopg://...`.
+
+    Its first use makes or upgrades the tables, so that a server can start while the database is
+    down. Methods raise SQLAlchemy's errors, are safe to call from several threads and processes,
+    and each is one transaction.
+    """
+
+    def __init__(self, url: str) -> None:
+        parsed = sa.make_url(url)
+        self.dialect = parsed.get_backend_name()
+        if self.dialect not in SERIAL:
+            raise ValueError(f"journal.url {url!r}: use sqlite:/// or postgresql+psycopg://")
+        if self.dialect == "sqlite":
+            self._engine = sa.create_engine(parsed, connect_args={"timeout": 10})
+            sa.event.listen(self._engine, "connect", schema.tune)
+            sa.event.listen(self._engine, "begin", schema.begin)
+        else:
+            arguments = {"connect_timeout": 5}
+            self._engine = sa.create_engine(parsed, pool_pre_ping=True, connect_args=arguments)
+        self._lock = threading.Lock()
+        self._ready = False
+
+    @property
+    def engine(self) -> sa.Engine:
+        """The database, with its tables up to date."""
+        with self._lock:
+            if not self._ready:
+                self._migrate()
+                self._ready = True
+        return self._engine
+
+    def _migrate(self) -> None:
+        if self.dialect == "sqlite" and self._engine.url.database:
+            Path(self._engine.url.database).parent.mkdir(parents=True, exist_ok=True)
+        with self._engine.connect() as plain:
+            connection = plain.execution_options(begin="BEGIN IMMEDIATE")
+            with connection.begin():
+                run = connection.exec_driver_sql
+                if self.dialect == "postgresql":  # two servers may start at once
+                    run("SELECT pg_advisory_xact_lock(7239)")
+                run("CREATE TABLE IF NOT EXISTS schema_version (version INTEGER NOT NULL)")
+                done = run("SELECT max(version) FROM schema_version").scalar() or 0
+                for number, step in enumerate(MIGRATIONS[done:], start=done + 1):
+                    run(step.format(serial=SERIAL[self.dialect]))
+                    run(f"INSERT INTO schema_version VALUES ({number})")
+
+    def close(self) -> None:
+        """Lets the connections go."""
+        self._engine.dispose()
+
+    def insert(self, predictions: Sequence[str], outcomes: Sequence[str] = ()) -> None:
+        """Writes lines made by `line` and `outcome_line`; one written before changes nothing."""
+        last = {(row := json.loads(text))["ref"] + row["at"]: text for text in outcomes}
+        now = datetime.now(UTC).replace(tzinfo=None)
+        with self.engine.begin() as connection:
+            pairs = zip(INSERT[self.dialect], (predictions, last.values()), strict=True)
+            for statement, lines in pairs:
+                if lines:
+                    batch = {"batch": f"[{','.join(lines)}]", "now": stamp(now)}
+                    connection.execute(sa.text(statement), batch)
+
+    def write(self, records: Iterable[Record]) -> None:
+        """Adds predictions, and their outcomes where they have one (found by id)."""
+        records = list(records)
+        labelled = [r for r in records if r.outcome is not None]
+        self.insert([line(r) for r in records], [outcome_line(r.id, r.outcome) for r in labelled])
+
+    def put_outcome(self, id: str, outcome: Any, at: datetime | None = None) -> None:
+        """Sets an outcome: `id` is the prediction's or, with `at`, the caller's own key.
+
+        Its prediction may come later. Putting it again replaces it.
+        """
+        self.insert([], [outcome_line(id, outcome, at)])
+
+    def get(self, id: str) -> Record | None:
+        """One prediction by its id."""
+        found = self._select(_P.c.id == id)
+        return found[0] if found else None
+
+    def rows(
+        self,
+        version: str | None = None,
+        labelled: bool | None = None,
+        limit: int | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+    ) -> list[Record]:
+        """The newest `limit` by event time, since <= at < until, oldest first; ties as they came.
+
+        `labelled`: True for those with an outcome only, False for those without, None for all.
+        """
+        tests = [
+            version is None or _P.c.version == version,
+            since is None or _P.c.at >= since,
+            until is None or _P.c.at < until,
+        ]
+        return self._select(*(t for t in tests if t is not True), labelled=labelled, limit=limit)
+
+    def _select(
+        self, *where: Any, labelled: bool | None = None, limit: int | None = None
+    ) -> list[Record]:
+        by_id, by_key = _O.alias(), _O.alias()
+        outcome = sa.func.coalesce(by_id.c.outcome, by_key.c.outcome)
+        kept = [_P.c[name] for name in Record._fields[:-1]]
+        query = (
+            sa.select(*kept, outcome)
+            .outerjoin(by_id, (by_id.c.ref == _P.c.id) & (by_id.c.at == NEVER))
+            .outerjoin(by_key, (by_key.c.ref == _P.c.key) & (by_key.c.at == _P.c.at))
+            .where(*where)
+            .order_by(_P.c.at.desc(), _P.c.seq.desc())
+            .limit(limit)
+        )
+        if labelled is not None:
+            query = query.where(outcome.is_not(None) if labelled else outcome.is_(None))
+        with self.engine.connect() as connection:
+            found = connection.execute(query).all()
+        read = json.loads
+        return [
+            Record(*row[:5], read(row[5]), read(row[6]), row[7] and read(row[7]))
+            for row in reversed(found)
+        ]
+
+    def erase(self, id: str) -> bool:
+        """Removes a prediction and its outcomes; False when there is no such prediction."""
+        return self._erase(_P.c.id == id) > 0
+
+    def erase_key(self, key: str) -> int:
+        """Removes all predictions and outcomes of an own key; how many predictions there were."""
+        return self._erase(_P.c.key == key, _O.c.ref == key)
+
+    def prune(self, before: datetime) -> int:
+        """Removes what was written before a time (UTC), whatever its event's; how many."""
+        return self._erase(_P.c.written < before, _O.c.written < before)
+
+    def _erase(self, predictions: Any, outcomes: Any = None) -> int:
+        ids = sa.select(_P.c.id).where(predictions)
+        keyed = sa.exists().where(predictions, _P.c.key == _O.c.ref, _P.c.at == _O.c.at)
+        with self.engine.begin() as connection:
+            mine = _O.c.ref.in_(ids) | keyed | (sa.false() if outcomes is None else outcomes)
+            connection.execute(sa.delete(_O).where(mine))
+            return connection.execute(sa.delete(_P).where(predictions)).rowcount

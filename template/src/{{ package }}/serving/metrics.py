@@ -1,0 +1,97 @@
+"""What Prometheus reads at /metrics: requests, predictions, the journal and the last drift."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.platform_collector import PlatformCollector
+from prometheus_client.process_collector import ProcessCollector
+
+from .writer import Writer
+
+REPORT = Path("reports/monitor.json")
+BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
+
+
+class Metrics:
+    """The meters of one application, in a registry of its own."""
+
+    def __init__(self, writer: Writer | None, report: Path = REPORT) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self.registry)
+        self.registry.register(_Drift(report))  # type: ignore[arg-type]
+        names = ("method", "route", "status")
+        self._requests = Counter("http_requests", "Requests.", names, registry=self.registry)
+        self._seconds = Histogram(
+            "http_request_duration_seconds",
+            "From the request's first byte to the answer's last.",
+            names[:2],
+            buckets=BUCKETS,
+            registry=self.registry,
+        )
+        self._bound: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
+        self.predictions = Counter(
+            "predictions", "Rows predicted.", ("version",), registry=self.registry
+        )
+        self.unseen = Counter(
+            "unseen_categories",
+            "Values that the training data did not hold.",
+            ("column",),
+            registry=self.registry,
+        )
+        self.model = Gauge("model_info", "1 for what is served.", ("version", "bundle"),
+                           registry=self.registry)  # fmt: skip
+        self.refused = Counter("bundles_refused", "Bundles refused.", registry=self.registry)
+        if writer is not None:
+            for name, text, read in (
+                ("journal_queue", "Lines that wait to be written.", lambda: writer.waiting),
+                ("journal_up", "0 while the journal cannot be written.", lambda: writer.up),
+                ("journal_written", "Lines written.", lambda: writer.written),
+                ("journal_dropped", "Lines lost: queue full.", lambda: writer.dropped),
+            ):
+                Gauge(name, text, registry=self.registry).set_function(read)
+
+    def request(self, method: str, route: str, status: int, seconds: float) -> None:
+        """Counts one request; `route` is the template, so that ids do not make series."""
+        key = (method, route, status)
+        bound = self._bound.get(key)
+        if bound is None:
+            bound = (
+                self._requests.labels(method, route, str(status)),
+                self._seconds.labels(method, route),
+            )
+            self._bound[key] = bound
+        bound[0].inc()
+        bound[1].observe(seconds)
+
+
+class _Drift:
+    """Reads the monitor's last report at each scrape, if there is one."""
+
+    def __init__(self, report: Path) -> None:
+        self.report = report
+
+    def describe(self) -> list[GaugeMetricFamily]:
+        return []
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        try:
+            report = json.loads(self.report.read_text())
+            columns = dict(report.get("columns") or {})
+            age = self.report.stat().st_mtime
+        except (OSError, ValueError, AttributeError, TypeError):
+            return
+        for name in ("distance", "threshold"):
+            text = f"The monitor's {name} of a column in its last window."
+            family = GaugeMetricFamily(f"drift_{name}", text, labels=["column"])
+            for column, found in columns.items():
+                if isinstance(found, dict) and isinstance(found.get(name), int | float):
+                    family.add_metric([column], found[name])
+            yield family
+        verdict = GaugeMetricFamily("monitor_verdict", "1 for the last one.", labels=["verdict"])
+        verdict.add_metric([str(report.get("verdict"))], 1)
+        yield verdict
+        yield GaugeMetricFamily("monitor_timestamp_seconds", "When it was reported.", age)

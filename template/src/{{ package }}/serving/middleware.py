@@ -1,0 +1,99 @@
+"""The one layer round the application: request id, body limit, metrics and access log."""
+
+import json
+import logging
+import os
+import re
+from time import perf_counter, time_ns
+
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from .logs import REQUEST
+from .metrics import Metrics
+
+logger = logging.getLogger(__name__)
+REQUEST_ID = re.compile(rb"[\w.:/+=-]{1,128}")
+"""What is taken as an id: the rest could forge a line in somebody's log."""
+
+
+def new_id() -> str:
+    """32 hex digits: milliseconds, so that a database's index grows at its end, then chance."""
+    return f"{time_ns() // 1_000_000:012x}{os.urandom(10).hex()}"
+
+
+class Edge:
+    """ASGI middleware; written without Starlette's base class, which costs a task a request."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics, limit: int, access_log: bool) -> None:
+        self.app, self.metrics, self.limit, self.access_log = app, metrics, limit, access_log
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serves one request."""
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        start = perf_counter()
+        request = b""
+        size: int | None = 0
+        for name, value in scope["headers"]:
+            if name == b"content-length" and value.isdigit():
+                size = int(value)
+            elif name == b"transfer-encoding":
+                size = None
+            elif name == b"x-request-id" and REQUEST_ID.fullmatch(value):
+                request = value
+        request = request or new_id().encode()
+        REQUEST.set(request.decode())  # each request runs in a context of its own
+        status, started = 500, False
+
+        async def answer(message: Message) -> None:
+            nonlocal status, started
+            if message["type"] == "http.response.start":
+                status, started = message["status"], True
+                message["headers"].append((b"x-request-id", request))
+            await send(message)
+
+        try:
+            if size is None:
+                await self.app(scope, self._counted(receive), answer)
+            elif size > self.limit:
+                await _reply(answer, 413, too_large(self.limit))
+            else:
+                await self.app(scope, receive, answer)
+        except Exception:
+            logger.exception("%s %s", scope["method"], scope["path"])
+            if started:
+                raise
+            await _reply(answer, 500, "something went wrong here; the log has the request's id")
+        finally:
+            seconds = perf_counter() - start
+            route = getattr(scope.get("route"), "path", "unknown")
+            self.metrics.request(scope["method"], route, status, seconds)
+            if self.access_log:
+                details = {"status": status, "ms": round(seconds * 1e3, 3)}
+                logger.info("%s %s", scope["method"], scope["path"], extra=details)
+
+    def _counted(self, receive: Receive) -> Receive:
+        total = 0
+
+        async def counted() -> Message:
+            nonlocal total
+            message = await receive()
+            total += len(message.get("body", b""))
+            if total > self.limit:
+                raise HTTPException(413, too_large(self.limit))
+            return message
+
+        return counted
+
+
+async def _reply(send: Send, status: int, detail: str) -> None:
+    body = json.dumps({"detail": detail}).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+def too_large(limit: int) -> str:
+    """What a client reads whose body is too large."""
+    return f"body: more than {limit} bytes; send fewer rows (serving.max_body_mb)"

@@ -1,0 +1,108 @@
+"""The routes of predictions and of what became of them."""
+
+import asyncio
+from datetime import datetime
+from typing import Annotated, Any
+
+from fastapi import FastAPI, HTTPException, Path, Query, Response
+from fastapi.exceptions import RequestValidationError
+from sqlalchemy.exc import SQLAlchemyError
+
+from ..contract import utc
+from ..predict import label
+from . import bodies
+from .bodies import Ask, AskMany
+from .journal import outcome_line
+from .live import Live
+from .service import Service
+from .writer import Writer
+
+Id = Annotated[bodies.Key, Path(description="The prediction's id.")]
+
+
+def add_predictions(app: FastAPI, service: Service, most: int) -> None:
+    """Adds the routes that predict; `most` rows are taken at once."""
+
+    # Answers leave as the JSON they were journalled as; the models are for /docs.
+    @app.post("/predictions", response_model=bodies.Answer, tags=["predictions"])
+    async def predict(body: Ask) -> Response:
+        """Predicts one row."""
+        return Response(await service.one(body), media_type="application/json")
+
+    @app.post("/predictions/batch", response_model=bodies.AnswerMany, tags=["predictions"])
+    async def predict_many(body: AskMany) -> Response:
+        """Predicts many rows at once; all of them or none."""
+        if len(body.rows) > most:
+            text = f"{len(body.rows)} rows, at most {most} are taken (serving.max_batch)"
+            raise RequestValidationError([{"loc": ("body", "rows"), "msg": text}])
+        found = await asyncio.to_thread(service.many, body.rows)
+        text = f'{{"predictions":[{",".join(found)}]}}'
+        return Response(text, media_type="application/json")
+
+
+def add_journal(app: FastAPI, live: Live, writer: Writer | None) -> None:
+    """Adds the routes of what was predicted: look up, erase, and tell what really happened."""
+
+    def kept() -> Writer:
+        if writer is None:
+            raise HTTPException(404, "this server keeps no journal (journal.url is empty)")
+        return writer
+
+    def known(id: str) -> bool:
+        """Whether there is such a prediction; yes if the journal cannot be asked."""
+        try:
+            return kept().holds(id) or kept().journal.get(id) is not None
+        except SQLAlchemyError:
+            return True
+
+    @app.put("/predictions/{id:path}/outcome", status_code=202, tags=["outcomes"])
+    def put_outcome(
+        id: Id,
+        body: bodies.Outcome,
+        time: Annotated[
+            datetime | None,
+            Query(description="The event's time; {id} is then your own key, and may be early."),
+        ] = None,
+    ) -> bodies.Accepted:
+        """Tells what really happened, at any time later; putting it again replaces it.
+
+        An id that the journal does not know is a 404. With `time` the outcome is taken by your
+        own key, also before its prediction.
+        """
+        if (served := live.served) is not None:
+            _fits(body.outcome, served.bundle.manifest.classes)
+        if time is None and not known(id):
+            raise HTTPException(404, f"no prediction {id}")
+        if not kept().add_outcome(outcome_line(id, body.outcome, time and utc(time))):
+            raise HTTPException(503, "the journal's queue is full; try again later")
+        return bodies.Accepted(id=id, outcome=body.outcome)
+
+    @app.get("/predictions/{id}", tags=["predictions"])
+    def get(id: Id) -> bodies.Kept:
+        """A prediction with its features and its outcome, None until it is known."""
+        if kept().waiting:
+            kept().flush()
+        record = kept().journal.get(id)
+        if record is None:
+            raise HTTPException(404, f"no prediction {id}")
+        told = {k: v for k, v in record._asdict().items() if k not in ("at", "prediction")}
+        return bodies.Kept(time=record.at, **told, **record.prediction)
+
+    @app.delete("/predictions/{id}", status_code=204, tags=["predictions"])
+    def erase(id: Id) -> None:
+        """Erases a prediction and its outcomes for good."""
+        if kept().waiting:
+            kept().flush()
+        if not kept().journal.erase(id):
+            raise HTTPException(404, f"no prediction {id}")
+
+
+def _fits(outcome: Any, classes: list[Any] | None) -> None:
+    text = isinstance(outcome, str)
+    if classes is None:
+        wanted = "a number" if text or isinstance(outcome, bool) else ""
+    else:
+        same = any(isinstance(c, str) == text for c in classes)
+        wanted = "" if same else f"a label such as {', '.join(map(label, classes[:5]))}"
+    if wanted:
+        raise RequestValidationError([{"loc": ("body", "outcome"), "msg": f"should be {wanted}"}])

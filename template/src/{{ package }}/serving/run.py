@@ -1,0 +1,98 @@
+"""The two processes of `serve`: this one answers, the other fetches what was promoted."""
+
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+
+import uvicorn
+
+from ..errors import UserError
+from ..settings import PACKAGE, Settings
+from . import logs
+from .app import create_app
+from .journal import Journal
+
+logger = logging.getLogger(__name__)
+FOLLOW = f"{PACKAGE}.serving.follow"
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """The socket to answer at; taken first of all, so that a busy port costs no waiting."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    if os.name == "posix":  # elsewhere it would let two servers share a port
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+        listener.listen(2048)
+    except (OSError, OverflowError) as error:
+        listener.close()
+        raise UserError(
+            f"cannot listen at {host}:{port}: {getattr(error, 'strerror', None) or error}; "
+            f"stop what uses it, or choose another: make serve PORT={port + 1}"
+        ) from None
+    return listener
+
+
+def run(bundles: Path, settings: Settings, listener: socket.socket) -> None:
+    """Answers until SIGTERM or SIGINT, then finishes what is under way and the journal."""
+    logs.configure(settings.serving.log_level)
+    journal = Journal(settings.journal.url) if settings.journal.url else None
+    config = uvicorn.Config(
+        create_app(bundles, journal, settings),
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=settings.serving.stop_seconds,
+    )
+    # uvicorn raises the signal again once it is done: it must end here, not kill us half way out
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    try:
+        uvicorn.Server(config).run(sockets=[listener])
+    except KeyboardInterrupt:
+        pass
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def serve(env: str, settings: Settings, follow: bool = True) -> None:
+    """Serves what `env` holds, now and after each promotion, until SIGTERM or Ctrl-C.
+
+    Without `follow` somebody else fetches the bundles, as in compose.
+    """
+    listener = listen(settings.serving.host, settings.serving.port)
+    with _follower(env) if follow else nullcontext():
+        run(settings.serving.bundles / env, settings, listener)
+
+
+@contextmanager
+def _follower(env: str) -> Iterator[None]:
+    """Keeps `follow` running; it ends with us, since it reads a pipe that only we hold open."""
+    stopping = threading.Event()
+    command = [sys.executable, "-m", FOLLOW, env]
+    child = [subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)]
+
+    def keep() -> None:
+        while not stopping.is_set():
+            code = child[0].wait()
+            if not stopping.wait(5) and not stopping.is_set():
+                logger.error("follow ended with %s and is started again", code)
+                child[0] = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
+
+    threading.Thread(target=keep, name="follow", daemon=True).start()
+    try:
+        yield
+    finally:
+        stopping.set()
+        child[0].terminate()
+        try:
+            child[0].wait(10)
+        except subprocess.TimeoutExpired:
+            child[0].kill()

@@ -1,0 +1,110 @@
+"""From rows to answers and journal lines, for one row or many."""
+
+import json
+import logging
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from operator import attrgetter
+
+import numpy as np
+
+from ..contract import KINDS, Columns, columns, utc
+from ..predict import answers
+from ..project import features as project
+from .batch import Gather
+from .bodies import Ask
+from .journal import stamp
+from .live import Live, Served
+from .metrics import Metrics
+from .middleware import new_id
+from .writer import Writer
+
+logger = logging.getLogger(__name__)
+_encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
+_features = attrgetter("features")
+TIME = project.TIME if KINDS.get(project.TIME or "") == "time" else None
+
+
+class NotReady(Exception):
+    """There is no model yet."""
+
+
+class Unanswerable(ValueError):
+    """A row that fits the contract but that the model has no answer for."""
+
+
+class Service:
+    """Predicts, counts and journals; all requests of an application share one."""
+
+    def __init__(self, live: Live, writer: Writer | None, metrics: Metrics) -> None:
+        self.live, self.writer, self.metrics = live, writer, metrics
+        self.one = Gather(self._gathered)
+
+    def many(self, asked: Sequence[Ask]) -> list[str]:
+        """Answers (JSON) for all rows or for none; raises Unanswerable naming the row."""
+        served = self._served()
+        found = self._answers(served, asked)
+        for i, answer in enumerate(found):
+            if isinstance(answer, Exception):
+                raise Unanswerable(f"rows.{i}: {answer}") from answer
+        return self._record(served, asked, found)  # type: ignore[arg-type]
+
+    def _gathered(self, asked: Sequence[Ask]) -> list[str | Exception]:
+        served = self._served()
+        found = self._answers(served, asked)
+        good = [i for i, answer in enumerate(found) if isinstance(answer, str)]
+        if len(good) == len(asked):
+            return self._record(served, asked, found)  # type: ignore[arg-type,return-value]
+        recorded = self._record(served, [asked[i] for i in good], [found[i] for i in good])  # type: ignore
+        for i, answer in zip(good, recorded, strict=True):
+            found[i] = answer
+        return found
+
+    def _served(self) -> Served:
+        if self.live.served is None:
+            raise NotReady(self.live.reason)
+        return self.live.served
+
+    def _answers(self, served: Served, asked: Sequence[Ask]) -> list[str | Exception]:
+        """The answer of each row without its id, as JSON, or why there is none."""
+        try:
+            raw = columns([*map(_features, asked)])
+            scores = served.bundle.scores(raw)
+        except Exception as error:
+            if len(asked) > 1:  # one row must not spoil the others'
+                return [self._answers(served, [row])[0] for row in asked]
+            expected = isinstance(error, ArithmeticError | ValueError)
+            return [Unanswerable(f"features.{error}") if expected else error]
+        self._count_unseen(served, raw)
+        if np.isfinite(scores).all():
+            return [_encode(answer) for answer in answers(served.bundle, scores)]
+        finite = np.isfinite(scores.reshape(len(asked), -1)).all(axis=1).tolist()
+        none = Unanswerable("features: the model has no finite answer for these values")
+        return [
+            _encode(answers(served.bundle, scores[i : i + 1])[0]) if ok else none
+            for i, ok in enumerate(finite)
+        ]
+
+    def _count_unseen(self, served: Served, raw: Columns) -> None:
+        for name, known in served.known.items():
+            if name in raw and not known.issuperset(raw[name].tolist()):
+                unseen = sum(value not in known for value in raw[name].tolist())
+                self.metrics.unseen.labels(name).inc(unseen)
+
+    def _record(self, served: Served, asked: Sequence[Ask], found: Sequence[str]) -> list[str]:
+        """Completes the answers with their ids, and queues them for the journal."""
+        self.metrics.predictions.labels(served.bundle.version).inc(len(asked))
+        now = datetime.now(UTC).replace(tzinfo=None)
+        complete = []
+        for row, answer in zip(asked, found, strict=True):
+            id = new_id()
+            complete.append(f'{{"id":"{id}",{served.start}{answer[1:]}')
+            if self.writer is not None:
+                features = row.features
+                at = row.time or (TIME and features.__dict__[TIME])
+                self.writer.add(
+                    f'{{"id":"{id}","key":{_encode(row.key)},"at":"{stamp(utc(at) if at else now)}"'
+                    f',{served.head}"features":{_encode(features.model_dump_json(by_alias=True))}'
+                    f',"prediction":{_encode(answer)}}}'
+                )
+        return complete

@@ -1,0 +1,166 @@
+"""Every setting with its default. What you change goes into settings.toml.
+
+Flags win over the environment, the environment over settings.toml, that over the defaults here.
+`[journal] url` in the file is JOURNAL_URL in the environment. An unknown name is refused.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from .errors import UserError
+
+FILE = Path("settings.toml")
+ENVIRONMENTS = ("test", "staging", "production")
+PACKAGE = __package__ or ""
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Model(Section):
+    name: str = PACKAGE.replace("_", "-")
+    """The registered model."""
+
+
+class Data(Section):
+    uri: str = ""
+    """CSV or Parquet file or address, or a SQL URL with #table; empty means project/data.py's."""
+    journal: bool = True
+    """Whether rows served and labelled since then are trained on too."""
+
+
+class Train(Section):
+    seed: int = 0
+    holdout: float = Field(0.2, gt=0, lt=1)
+    """Share of the rows, the newest, that judge the model and are not trained on."""
+    window: int | None = Field(None, gt=0)
+    """How many of the newest rows to use; all of them if unset."""
+    min_rows: int = 100
+    """Fewer labelled rows than this are refused."""
+
+
+class Gates(Section):
+    parity: float = 1e-4
+    """Largest difference between the exported model and the trained one: absolute for
+    probabilities, relative for values."""
+    max_bundle_mb: float = 100
+    margin: float = 0.0
+    """How far the lower bound of the gain over the model in place must lie above zero; below zero
+    tolerates a loss."""
+    min_rows: int = 300
+    """Fewer labelled rows, newer than both models, than this decide nothing."""
+    load: bool = True
+    """Whether production asks for a load report within the limits."""
+    approval: bool = False
+    """Whether production asks for a name (BY=)."""
+    unattended: bool = False
+    """Whether the cycle may promote to production with no hand on it."""
+
+
+class Serving(Section):
+    host: str = "127.0.0.1"
+    port: int = 8000
+    bundles: Path = Path("var/bundles")
+    poll: float = 5.0
+    """Seconds between two looks at the registry."""
+    max_batch: int = 1000
+    """Rows in one request."""
+    max_body_mb: float = 5.0
+    access_log: bool = False
+    """Whether each request is logged; it costs a tenth of the throughput. Errors always are."""
+    log_level: str = "INFO"
+    stop_seconds: int = 10
+    """How long a stop waits for requests under way."""
+
+
+class Journal(Section):
+    url: str = "sqlite:///var/journal.db"
+    """SQLite or postgresql+psycopg:// ; empty keeps no journal."""
+    flush_seconds: float = Field(0.25, gt=0)
+    """How long a line may wait to be written: what a killed server loses."""
+    queue: int = Field(20_000, gt=0)
+    """Lines that may wait while the database is down; more are dropped, counted and told."""
+    retention_days: int | None = Field(365, gt=0)
+
+
+class Monitor(Section):
+    window: int = Field(1000, ge=30)
+    """Rows in a window; the metric is judged on windows of this many labelled ones."""
+    margin: float = Field(0.0, ge=0)
+    """How much worse than at promotion the metric's 95 % interval may be without an alarm."""
+    threshold: float = Field(0.1, gt=0)
+    """Distances below this are no drift of a column, however sure they are."""
+    confirm: int = Field(2, gt=0)
+    """Violated windows, among the newest `recent` ones, that confirm a fall."""
+    recent: int = Field(5, gt=0)
+    """Windows that the verdict looks at."""
+
+
+class Load(Section):
+    users: int = Field(100, gt=0)
+    """Clients at once; each waits 1 to 5 seconds between two requests."""
+    spawn_rate: float = Field(50, gt=0)
+    """Clients that start per second."""
+    run_time: int = Field(20, gt=0)
+    """Seconds of load."""
+    p95_ms: float = 250
+    """Most milliseconds that 95 of 100 one-row predictions may take."""
+    p99_ms: float = 1000
+    """Most milliseconds that 99 of 100 one-row predictions may take."""
+    max_failure_ratio: float = Field(0.001, ge=0, le=1)
+    """Share of all requests that may fail."""
+    capacity_start: float = Field(50, gt=0)
+    """Requests per second of the first step of `make capacity`; each step doubles it."""
+    capacity_seconds: int = Field(8, gt=0)
+    """Seconds of a step."""
+    capacity_steps: int = Field(10, gt=0)
+    """Most steps."""
+
+
+class Settings(BaseSettings):
+    """All sections; raises UserError from `load` when a value does not fit."""
+
+    model_config = SettingsConfigDict(
+        env_nested_delimiter="_", env_nested_max_split=1, extra="forbid", toml_file=FILE
+    )
+
+    model: Model = Model()
+    data: Data = Data()
+    train: Train = Train()
+    gates: Gates = Gates()
+    serving: Serving = Serving()
+    journal: Journal = Journal()
+    monitor: Monitor = Monitor()
+    load: Load = Load()
+
+    @classmethod
+    def settings_customise_sources(
+        cls, settings_cls: type[BaseSettings], **sources: PydanticBaseSettingsSource
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        toml = TomlConfigSettingsSource(settings_cls)
+        return sources["init_settings"], sources["env_settings"], toml
+
+
+def load(**flags: dict[str, Any]) -> Settings:
+    """The settings in force; `flags` are sections of values, e.g. serving={"port": 8001}.
+
+    Raises UserError naming the setting, the value and what was expected.
+    """
+    try:
+        return Settings(**flags)  # type: ignore[arg-type]
+    except ValidationError as error:
+        lines = [
+            f"{'.'.join(map(str, e['loc']))} = {e['input']!r}: {e['msg']}" for e in error.errors()
+        ]
+        raise UserError(f"settings: {'; '.join(lines)}; see settings.py for what there is") from None
+    except ValueError as error:
+        raise UserError(f"{FILE}: {error}") from None

@@ -1,0 +1,201 @@
+"""One run, all or nothing: fit, evaluate, export, register.
+
+Everything is made and verified in a folder of its own; the registered version comes last, in one
+call. A run that is killed leaves no version behind, and the next one starts afresh.
+"""
+
+import importlib.metadata
+import re
+import shutil
+import subprocess
+from contextlib import contextmanager
+from dataclasses import dataclass
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from . import bundle as bundles
+from . import contract, data, drift, evaluate, predictor
+from .bundle import ROWS, Bundle, Manifest
+from .errors import UserError
+from .progress import step
+from .project import data as project
+from .project.features import TIME
+from .project.model import build
+from .project.target import TARGET
+from .registry import Registry
+from .settings import PACKAGE, Settings
+
+RUNS = Path("var/runs")
+EXAMPLES = 50
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a training run gives."""
+
+    version: str
+    bundle: str
+    """The bundle's digest."""
+    run: str
+    rows: dict[str, int]
+    metrics: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A model and the rows that judge it."""
+
+    model: Any
+    classes: list[Any] | None
+    numbers: list[str]
+    categories: list[str]
+    reference: dict[str, Any]
+    scores: np.ndarray
+    """Of the held-out rows, by the model itself."""
+
+
+def train(settings: Settings, registry: Registry, snapshot: data.Snapshot) -> Trained:
+    """Trains on a snapshot and registers the version; returns what was made.
+
+    Raises UserError when the data cannot be trained on or the model cannot be exported.
+    """
+    frame = snapshot.read()
+    used = frame.iloc[-settings.train.window :] if settings.train.window else frame
+    early, late = project.split(used, settings.train.holdout)
+    with step("fit"):
+        fitted = fit(early, late, settings.train.seed)
+    with registry.run(f"train {snapshot.fingerprint[:8]}") as run, _folder(run.info.run_id) as folder:
+        with step("evaluate"):
+            actual = evaluate.codes(late[TARGET], fitted.classes)
+            metrics = evaluate.evaluate(actual, fitted.scores)
+            evaluate.figures(late, actual, fitted.scores, fitted.classes, folder / "report")
+        with step("export"):
+            until = data.positions(frame)[early.index].max()
+            manifest = _manifest(settings, fitted, snapshot, metrics, run.info.run_id, until)
+            bundle = export(fitted, late, manifest, folder / "bundle")
+        rows = {"train": len(early), "holdout": len(late)}
+        parameters = {"rows": len(early), **settings.train.model_dump(), **_parameters(fitted.model)}
+        (folder / "report" / "model_card.md").write_text(evaluate.card(manifest, rows, parameters))
+        with step("register"):
+            version = registry.register(
+                run.info.run_id, bundle, _sample(late), parameters, metrics,
+                folder / "report", snapshot.source, _requirements(),
+            )
+    return Trained(version, bundle.digest, run.info.run_id, rows, metrics)
+
+
+def fit(early: pd.DataFrame, late: pd.DataFrame, seed: int) -> Fitted:
+    """Fits on the earlier rows and scores the later ones; raises UserError where that is vain."""
+    derived = contract.derive(data.columns(early))
+    numbers, categories = contract.names(derived)
+    model = build(list(range(len(numbers))), [len(numbers) + i for i in range(len(categories))], seed)
+    labels = early[TARGET].to_numpy()
+    if hasattr(model, "predict_proba") and len(pd.unique(labels)) < 2:
+        raise UserError(
+            f"{TARGET}: the {len(early):,} rows to train on hold one class only, {labels[0]}; "
+            "get rows of the others"
+        )
+    try:
+        model.fit(contract.stack(*contract.matrices(derived, numbers, categories)), labels)
+    except ValueError as error:
+        raise UserError(f"project/model.py: cannot fit: {error}") from None
+    classifies = hasattr(model, "predict_proba")
+    held = contract.derive(data.columns(late))
+    matrix = contract.stack(*contract.matrices(held, numbers, categories))
+    scores = np.asarray(model.predict_proba(matrix) if classifies else model.predict(matrix))
+    classes = model.classes_.tolist() if classifies else None
+    return Fitted(model, classes, numbers, categories, drift.reference(derived, scores), scores)
+
+
+def export(fitted: Fitted, late: pd.DataFrame, manifest: Manifest, path: Path) -> Bundle:
+    """Writes the bundle, reads it back, and measures how far its scores are from the model's."""
+    path.mkdir(parents=True)
+    predictor.export(
+        fitted.model, len(fitted.numbers), len(fitted.categories), path / predictor.FILE
+    )
+    spread = np.linspace(0, len(late) - 1, min(EXAMPLES, len(late))).round().astype(int)
+    rows = ROWS.validate_python(data.records(late[data.FIELDS].iloc[spread]))
+    examples = [
+        {"features": row.model_dump(mode="json"), "expected": score}
+        for row, score in zip(rows, fitted.scores[spread].tolist(), strict=True)
+    ]
+    draft = Bundle(path, manifest, predictor.load(path / predictor.FILE))
+    given = draft.scores(data.columns(late))
+    manifest.parity = bundles.difference(fitted.scores, given, fitted.classes is not None)
+    return bundles.write(path, manifest, examples, fitted.reference)
+
+
+def _manifest(
+    settings: Settings, fitted: Fitted, snapshot: data.Snapshot, metrics: dict[str, float],
+    run: str, until: Any,
+) -> Manifest:
+    commit, dirty = git()
+    lock = Path("locks/dev.txt")
+    return Manifest(
+        name=settings.model.name,
+        run=run,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        commit=commit,
+        dirty=dirty,
+        data=snapshot.fingerprint,
+        trained_until=str(until) if TIME else int(until),
+        metrics=metrics,
+        parity=float("inf"),
+        contract=contract.digest(),
+        lock=bundles.sha256(lock)[:12] if lock.exists() else "none",
+        classes=fitted.classes,
+        numbers=fitted.numbers,
+        categories=fitted.categories,
+        files={},
+    )
+
+
+@contextmanager
+def _folder(run: str) -> Iterator[Path]:
+    folder = RUNS / run
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def git() -> tuple[str, bool]:
+    """The commit, or "none" where there is no repository, and whether files differ from it."""
+
+    def ask(*arguments: str) -> str:
+        return subprocess.run(
+            ["git", *arguments], capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    try:
+        return ask("rev-parse", "HEAD"), bool(ask("status", "--porcelain"))
+    except (OSError, subprocess.CalledProcessError):
+        return "none", False
+
+
+def _parameters(model: Any) -> dict[str, Any]:
+    """The estimator's plain parameters."""
+    plain = (bool, int, float, str, type(None))
+    return {k: v for k, v in model.get_params().items() if isinstance(v, plain)}
+
+
+def _sample(frame: pd.DataFrame) -> pd.DataFrame:
+    """Rows as a client sends them: numbers as floats, since any of them may come with a point."""
+    numbers = [name for name, kind in contract.KINDS.items() if kind == "number"]
+    return frame[data.FIELDS].head(1000).astype(dict.fromkeys(numbers, "float64"))
+
+
+def _requirements() -> list[str]:
+    """What pyfunc needs to load the version elsewhere, at the versions used here."""
+    try:
+        wanted = importlib.metadata.requires(PACKAGE) or []
+    except importlib.metadata.PackageNotFoundError:
+        return []
+    names = [re.split(r"[^\w.-]", w)[0] for w in wanted if "extra ==" not in w]
+    return [f"{n}=={importlib.metadata.version(n)}" for n in [*names, "pandas", "pyarrow"]]

@@ -1,0 +1,119 @@
+"""One small life cycle for all tests: a slice of the project's own data, trained once.
+
+Tests run in a folder of their own, so nothing here touches var/, data/ or a real registry.
+"""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from . import package
+
+ROWS = 3000
+OWN = ("DATA_", "TRAIN_", "GATES_", "SERVING_", "JOURNAL_", "MONITOR_", "LOAD_", "MODEL_", "MLFLOW_")
+
+
+@pytest.fixture(scope="session")
+def sample() -> pd.DataFrame:
+    """A slice of the project's data, spread over all of it."""
+    frame = package("project.data").load(package("project.data").SOURCE)
+    spread = np.linspace(0, len(frame) - 1, min(ROWS, len(frame))).round().astype(int)
+    return frame.iloc[spread].reset_index(drop=True)
+
+
+@pytest.fixture(scope="session")
+def home(sample: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project folder with the slice as its data and an empty, migrated registry."""
+    folder = tmp_path_factory.mktemp("home")
+    sample.to_parquet(folder / "rows.parquet", index=False)
+    with _inside(folder):
+        package("registry").Registry(package("settings").load()).versions()
+    return folder
+
+
+@pytest.fixture(scope="session")
+def trained_home(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same after one training run: version 1 is registered and holds `test`."""
+    folder = tmp_path_factory.mktemp("trained") / "home"
+    shutil.copytree(home, folder)
+    with _inside(folder):
+        settings = package("settings").load()
+        registry = package("registry").Registry(settings)
+        trained = package("train").train(settings, registry, package("data").snapshot(settings))
+        package("promote").promote("test", settings, registry, version=trained.version)
+        registry.pull("1", Path("var/versions"))
+    return folder
+
+
+@pytest.fixture
+def project(home: Path, tmp_path: Path) -> Iterator[Path]:
+    """The current folder is a project of the test's own, with nothing trained."""
+    with copied(home, tmp_path) as folder:
+        yield folder
+
+
+@pytest.fixture
+def trained(trained_home: Path, tmp_path: Path) -> Iterator[Path]:
+    """The current folder is a project of the test's own, with version 1 in `test`."""
+    with copied(trained_home, tmp_path) as folder:
+        yield folder
+
+
+@pytest.fixture(scope="session")
+def bundle_dir(trained_home: Path) -> Path:
+    """A bundle, named 1; not to be changed."""
+    return trained_home / "var" / "versions" / "1"
+
+
+@pytest.fixture
+def bundles(bundle_dir: Path, tmp_path: Path) -> Path:
+    """A folder as the server reads it: the bundle, and `current` that points to it."""
+    folder = tmp_path / "bundles"
+    shutil.copytree(bundle_dir, folder / "1")
+    (folder / "current").write_text("1")
+    return folder
+
+
+@contextmanager
+def copied(source: Path, to: Path) -> Iterator[Path]:
+    """The current folder is a copy of a project."""
+    folder = to / "project"
+    shutil.copytree(source, folder)
+    with _inside(folder):
+        _move_artifacts(source, folder)
+        yield folder
+
+
+def _move_artifacts(source: Path, folder: Path) -> None:
+    """MLflow stores where its artifacts are as full paths."""
+    import sqlite3
+
+    with sqlite3.connect(folder / "var" / "mlflow.db") as db:
+        for table, column in (("experiments", "artifact_location"), ("runs", "artifact_uri"),
+                              ("logged_models", "artifact_location"), ("model_versions", "storage_location")):
+            db.execute(f"UPDATE {table} SET {column} = replace({column}, ?, ?)", (str(source), str(folder)))
+    db.close()
+
+
+class _inside:
+    """The current folder, with none of the caller's settings in the environment."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __enter__(self) -> None:
+        self.patch = pytest.MonkeyPatch()
+        self.patch.chdir(self.folder)
+        for name in [n for n in os.environ if n.startswith(OWN)]:
+            self.patch.delenv(name)
+        self.patch.setenv("DATA_URI", "rows.parquet")
+        self.patch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+
+    def __exit__(self, *_: object) -> None:
+        self.patch.undo()

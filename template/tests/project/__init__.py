@@ -1,0 +1,1 @@
+"""Yours: tests of what is in project/."""

@@ -1,0 +1,115 @@
+"""Data comes in by any door, is checked row by row, and stays as it was."""
+
+import sqlite3
+
+import numpy as np
+import pytest
+
+from . import package
+
+data = package("data")
+features = package("project.features")
+target = package("project.target")
+settings = package("settings")
+UserError = package("errors").UserError
+
+
+def settings_for(uri: str, **train: object):
+    return settings.load(data={"uri": uri, "journal": False}, train=train)
+
+
+def test_a_snapshot_is_named_by_its_content(project, sample) -> None:
+    first = data.snapshot(settings_for("rows.parquet"))
+    assert first.path.stem == first.fingerprint == data.sha256(first.path)[:32]
+    stamp = first.path.stat().st_mtime_ns
+    assert data.snapshot(settings_for("rows.parquet")).path == first.path
+    assert first.path.stat().st_mtime_ns == stamp
+    sample.iloc[1:].to_parquet("other.parquet", index=False)
+    assert data.snapshot(settings_for("other.parquet")).fingerprint != first.fingerprint
+    assert data.find(first.fingerprint[:6]).path == first.path
+
+
+def test_every_source_gives_the_same_columns(project, sample) -> None:
+    sample.to_csv("rows.csv", index=False)
+    with sqlite3.connect("rows.db") as db:
+        sample.to_sql("rows", db, index=False)
+    db.close()
+    first, *others = (
+        data.columns(data.snapshot(settings_for(uri)).read())
+        for uri in ("rows.parquet", "rows.csv", "sqlite:///rows.db#rows")
+    )
+    for other in others:
+        for name, column in first.items():
+            np.testing.assert_array_equal(column, other[name], err_msg=name)
+
+
+def test_rows_that_break_the_contract_are_counted_and_shown(project, sample) -> None:
+    numbers = [n for n, k in package("contract").KINDS.items() if k == "number"]
+    if not numbers:
+        pytest.skip("the contract has no number to break")
+    name = numbers[0]
+    broken = sample.astype({name: object})
+    broken.loc[broken.index[5:40], name] = "many"
+    broken[name] = broken[name].astype(str)
+    broken.to_csv("broken.csv", index=False)
+    with pytest.raises(UserError, match=rf"35 of .* rows break the contract") as error:
+        data.snapshot(settings_for("broken.csv"))
+    lines = str(error.value).splitlines()
+    assert len(lines) == 21 and name in lines[1] and "'many'" in lines[1]
+
+
+def test_labelled_rows_of_the_journal_are_trained_on(trained, sample) -> None:
+    from datetime import datetime
+
+    journal = package("serving.journal")
+    bundle = package("bundle").load(trained / "var/versions/1")
+    before = data.snapshot(settings.load())
+    label = before.read()[target.TARGET].iloc[0].item()
+    log = journal.Journal(settings.load().journal.url)
+    answer = {"prediction": label}
+    made = journal.Record("a" * 32, "own-key", datetime(2031, 1, 1), "1",
+                          bundle.manifest.contract, bundle.examples[0]["features"], answer)
+    log.write([made, made._replace(id="b" * 32, key="no-label")])
+    log.put_outcome("a" * 32, label)
+    log.close()
+    after = data.snapshot(settings.load())
+    assert len(after.read()) == len(before.read()) + 1
+    assert after.read()[target.TARGET].iloc[-1] == label
+    if features.KEY:
+        assert after.read()[features.KEY].iloc[-1] == "own-key"
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda f: f.iloc[:0], "holds no rows"),
+        (lambda f: f.iloc[:5], "too few to train on"),
+        (lambda f: f.drop(columns=list(features.Features.model_fields)[0]), "has no column"),
+        (lambda f: f.assign(**{list(features.Features.model_fields)[0]: None}), "holds no value"),
+    ],
+    ids=["empty", "too-few", "no-column", "all-missing"],
+)
+def test_data_that_cannot_be_used_is_refused_in_one_line(project, sample, make, said) -> None:
+    make(sample).to_parquet("bad.parquet", index=False)
+    with pytest.raises(UserError, match=said) as error:
+        data.snapshot(settings_for("bad.parquet"))
+    assert "\n" not in str(error.value)
+
+
+def test_sources_that_cannot_be_read_are_named(project) -> None:
+    with open("torn.parquet", "wb") as file:
+        file.write(b"PAR1 torn")
+    for uri, said in [
+        ("nowhere.csv", "no such file"), ("torn.parquet", "cannot be read"),
+        ("rows.xlsx", "is not a source"), ("sqlite:///none.db", "names no table"),
+        ("sqlite:///none.db#none", "cannot be read"),
+    ]:
+        with pytest.raises(UserError, match=said):
+            data.snapshot(settings_for(uri))
+
+
+def test_a_missing_target_is_named(project, sample) -> None:
+    raw = set(sample) - set(features.Features.model_fields) - {features.KEY, features.TIME}
+    sample.drop(columns=list(raw)).to_parquet("unlabelled.parquet", index=False)
+    with pytest.raises(UserError, match="has no column"):
+        data.snapshot(settings_for("unlabelled.parquet"))

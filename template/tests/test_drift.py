@@ -1,0 +1,144 @@
+"""Distances and thresholds, against scipy and against known answers."""
+
+import json
+import warnings
+
+import numpy as np
+import pytest
+from scipy.spatial.distance import jensenshannon
+from scipy.stats import wasserstein_distance
+
+from . import package
+
+drift = package("drift")
+
+SHAPES = {
+    "normal": lambda rng, n: rng.normal(5, 2, n),
+    "skewed": lambda rng, n: rng.lognormal(0, 1, n),
+    "counts": lambda rng, n: rng.poisson(0.3, n).astype(float),
+    "rare": lambda rng, n: (rng.random(n) < 0.02).astype(float),
+    "mostly zero": lambda rng, n: np.where(rng.random(n) < 0.95, 0, rng.exponential(size=n)),
+    "far from zero": lambda rng, n: 1e9 + rng.exponential(size=n),
+}
+
+
+def text(values) -> np.ndarray:
+    values = list(values)
+    column = np.empty(len(values), dtype=object)
+    column[:] = values
+    return column
+
+
+@pytest.fixture(autouse=True)
+def _strict():
+    with warnings.catch_warnings(action="error"):
+        yield
+
+
+def through_json(columns, scores=None):
+    """As monitor reads it: written with the bundle, and read back."""
+    return json.loads(json.dumps(drift.reference(columns, scores), allow_nan=False))
+
+
+@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize("moved", [0, 0.3])
+def test_a_number_agrees_with_scipy_on_all_rows(name: str, moved: float):
+    rng = np.random.default_rng(1)
+    then, now = SHAPES[name](rng, 20_000), SHAPES[name](rng, 3_000)
+    now = now + moved * then.std()
+    found = drift.distances(through_json({"x": then}), {"x": now})["x"]
+    assert found == pytest.approx(wasserstein_distance(then, now) / then.std(), abs=0.01)
+
+
+def test_a_category_agrees_with_scipy_to_the_last_digits():
+    rng = np.random.default_rng(2)
+    then, now = rng.choice(list("abcde"), 5_000), rng.choice(list("bcdefg"), 700)
+    shares = [[np.mean(rows == c) for c in "abcdefg"] for rows in (then, now)]
+    found = drift.distances(through_json({"c": text(then)}), {"c": text(now)})["c"]
+    assert found == pytest.approx(jensenshannon(*shares), abs=1e-12)
+
+
+@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize("rows", [100, 1000])
+def test_windows_from_the_same_source_seldom_exceed_the_threshold(name: str, rows: int):
+    rng = np.random.default_rng(3)
+    reference = through_json({"x": SHAPES[name](rng, 20_000)})
+    limit = drift.thresholds(reference, rows, 0.0)["x"]
+    over = [
+        drift.distances(reference, {"x": SHAPES[name](rng, rows)})["x"] > limit for _ in range(200)
+    ]
+    print(f"{name}, windows of {rows}: {np.mean(over):.1%} over the threshold {limit:.3f}")
+    assert np.mean(over) <= 0.04  # 1 % is meant; 4 % of 200 would be seen once in 2,000 tries
+
+
+def test_many_categories_need_a_wider_threshold_than_the_setting():
+    rng = np.random.default_rng(4)
+    source = text(f"k{i}" for i in rng.integers(0, 100, 10_000))
+    reference = through_json({"c": source})
+    limit = drift.thresholds(reference, 500, 0.1)["c"]
+    assert limit > 0.1
+    assert drift.distances(reference, {"c": rng.choice(source, 500)})["c"] < limit
+    assert drift.thresholds(reference, 100_000, 0.1)["c"] == 0.1
+
+
+def test_missing_values_are_drift_too():
+    rng = np.random.default_rng(5)
+    x, c = rng.normal(size=5_000), text(rng.choice(list("ab"), 5_000))
+    reference = through_json({"x": x, "c": c})
+    x, c = x[:1000].copy(), c[:1000].copy()
+    x[:200], c[:200] = np.nan, ""
+    limits, found = (
+        drift.thresholds(reference, 1000, 0.1),
+        drift.distances(reference, {"x": x, "c": c}),
+    )
+    assert found["x"] == pytest.approx(found["c"], abs=0.01)
+    assert all(found[name] > limits[name] for name in found)
+
+
+def test_the_edges_are_defined():
+    empty, constant = np.full(100, np.nan), np.full(100, 7.0)
+    columns = {"empty": empty, "constant": constant, "none": text([""] * 100), "c": text("ab" * 50),
+               "x": np.arange(100.0), "flag": np.arange(100) % 2 == 0}  # fmt: skip
+    reference = through_json(columns)
+    assert drift.distances(reference, columns) == pytest.approx(
+        dict.fromkeys(columns, 0.0), abs=1e-6
+    )
+    for rows in (1, 2, 100):
+        assert all(0.1 <= v < 20 for v in drift.thresholds(reference, rows, 0.1).values())
+    other = {
+        "empty": constant, "constant": constant + 1, "none": text("z" * 100), "c": text("z" * 100),
+        "x": empty, "flag": np.full(100, np.inf),
+    }  # fmt: skip
+    most = pytest.approx(np.sqrt(np.log(2)))  # nothing in common
+    assert drift.distances(reference, other) == dict.fromkeys(columns, most)
+    one = {name: values[:1] for name, values in columns.items()}
+    huge = {**one, "x": np.array([1.7e308])}
+    for window in (one, huge):
+        assert np.isfinite(list(drift.distances(reference, window).values())).all()
+
+
+def test_scores_are_compared_class_by_class():
+    rng = np.random.default_rng(6)
+    scores = rng.dirichlet([1, 2, 3], 2_000)
+    reference = through_json({"x": np.arange(9.0)}, scores)
+    same = drift.score_drift(reference, scores[:500], 0.1)
+    swapped = drift.score_drift(reference, scores[:500, [2, 1, 0]], 0.1)
+    assert same["distance"] < same["threshold"] < swapped["distance"]
+    assert drift.score_drift(through_json({"x": np.arange(9.0)}), scores, 0.1) is None
+    values = through_json({"x": np.arange(9.0)}, scores[:, 0])
+    assert drift.score_drift(values, scores[:, 0], 0.1)["distance"] < 0.01
+
+
+def test_it_is_small_and_the_same_each_time():
+    rng = np.random.default_rng(7)
+    columns = {f"n{i}": rng.normal(size=5_000) * 10.0 ** (i - 10) for i in range(20)}
+    columns |= {f"c{i}": text(f"id-{j}" for j in rng.integers(0, 9_999, 5_000)) for i in range(10)}
+    first, second = (json.dumps(drift.reference(columns)) for _ in range(2))
+    assert first == second
+    assert len(first) < 300_000
+    limits = [drift.thresholds(json.loads(first), 300, 0.1) for _ in range(2)]
+    assert limits[0] == limits[1]
+    # a column of identifiers: what was rare is one category, and is no drift
+    window = {name: values[-1000:] for name, values in columns.items()}
+    found = drift.distances(json.loads(first), window)
+    assert found["c0"] < drift.thresholds(json.loads(first), 1000, 0.1)["c0"]

@@ -1,0 +1,230 @@
+"""The verdict: on streams whose answer is known, and on a journal of the project's own rows."""
+
+import json
+from datetime import datetime, timedelta
+from functools import cache
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from . import package
+
+concept, drift, monitor = package("concept"), package("drift"), package("monitor")
+Record = package("serving.journal").Record
+Settings = package("settings").Monitor
+Verdict = package("verdict").Verdict
+
+START, SIZE, SEEDS = datetime(2024, 1, 1), 500, 40
+RULES = Settings(window=SIZE)
+
+
+class Rows:
+    """A journal in memory."""
+
+    def __init__(self, records: list) -> None:
+        self.records = records
+
+    def rows(self, version=None, labelled=None, limit=None):
+        kept = [r for r in self.records if not labelled or r.outcome is not None]
+        return kept[-limit:]
+
+
+class World:
+    """River's Agrawal generator: rows, labels by one of ten known rules, a model of rule 0."""
+
+    def __init__(self) -> None:
+        from river.datasets.synth import Agrawal
+        from sklearn.tree import DecisionTreeClassifier
+
+        self.x, self.y = [], []
+        for rule in (0, 2):
+            stream = list(
+                Agrawal(classification_function=rule, seed=rule, perturbation=0.3).take(6000)
+            )
+            self.x.append([{k: float(v) for k, v in x.items()} for x, _ in stream])
+            self.y.append(np.array([y for _, y in stream]))
+        tree = DecisionTreeClassifier(min_samples_leaf=50, random_state=0)
+        tree.fit(self.matrix(self.x[0][:2000]), self.y[0][:2000])
+        self.p = [tree.predict_proba(self.matrix(x)) for x in self.x]
+        held = slice(2000, 3500)
+        self.reference = drift.reference(self.columns(self.x[0][:2000]), self.p[0][held])
+        self.reference["baseline"] = concept.baseline(self.y[0][held], self.p[0][held])
+        manifest = SimpleNamespace(classes=[0, 1], metrics={})
+        self.bundle = SimpleNamespace(manifest=manifest, reference=self.reference)
+
+    @staticmethod
+    def matrix(rows) -> np.ndarray:
+        return np.array([list(row.values()) for row in rows])
+
+    @staticmethod
+    def columns(rows) -> dict[str, np.ndarray]:
+        return {name: np.array([row[name] for row in rows]) for name in rows[0]}
+
+    def records(
+        self, seed: int, windows: int, changed_after: int | None = None, where=None
+    ) -> list:
+        """Rows drawn anew; rule 0 holds, and after `changed_after` windows rule 2."""
+        rng, made = np.random.default_rng(seed), []
+        for i in range(windows * SIZE):
+            rule = 1 if changed_after is not None and i >= changed_after * SIZE else 0
+            while where is not None and i >= SIZE:
+                at = rng.integers(3500, 6000)
+                if where(self.x[rule][at]):
+                    break
+            else:
+                at = rng.integers(3500, 6000)
+            p = self.p[rule][at].tolist()
+            prediction = {"prediction": int(p[1] > p[0]), "probabilities": {"0": p[0], "1": p[1]}}
+            made.append(Record(str(i), None, START + timedelta(hours=i), "1", "c", self.x[rule][at],
+                               prediction, int(self.y[rule][at])))  # fmt: skip
+        return made
+
+
+def accuracy(actual: np.ndarray, predicted: np.ndarray) -> float:
+    return float(np.mean(predicted.argmax(axis=1) == actual))
+
+
+made = cache(World)
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> World:
+    monkeypatch.setattr(concept, "MAIN", "accuracy")
+    monkeypatch.setattr(concept, "METRIC", accuracy)
+    monkeypatch.setattr(concept, "GREATER_IS_BETTER", True)
+    monkeypatch.setattr(monitor, "derived", lambda rows: World.columns([r.features for r in rows]))
+    return made()
+
+
+def judge(world: World, records: list, rules=RULES):
+    seen = Verdict("unknown", "", "production", "1")
+    monitor.watch(seen, world.bundle, Rows(records), rules)
+    return seen
+
+
+def test_no_drift_stays_quiet(world: World):
+    found = [judge(world, world.records(seed, 5)).verdict for seed in range(SEEDS)]
+    print(f"no drift: {found.count('retrain')} retrain, {found.count('warn')} warn of {SEEDS}")
+    assert found.count("retrain") <= 0.05 * SEEDS
+    assert found.count("warn") <= 0.1 * SEEDS
+    assert "unknown" not in found
+
+
+def test_a_changed_rule_is_found(world: World):
+    found = [judge(world, world.records(seed, 4, changed_after=2)) for seed in range(SEEDS)]
+    hits = [v.verdict for v in found].count("retrain")
+    heard = sum(any(change["row"] >= 2 * SIZE for change in v.adwin) for v in found)
+    print(f"changed rule: {hits} retrain of {SEEDS}; ADWIN heard it in {heard}")
+    assert hits >= 0.9 * SEEDS
+    assert heard >= 0.9 * SEEDS
+
+
+def test_moved_data_warn_and_do_not_retrain(world: World):
+    found = [
+        judge(world, world.records(seed, 4, where=lambda row: row["car"] > 8)) for seed in range(10)
+    ]
+    assert [v.verdict for v in found] == ["warn"] * 10
+    assert all(v.columns["car"]["confirmed"] and "car" in v.reason for v in found)
+
+
+def test_what_was_not_seen_is_unknown(world: World):
+    rows = world.records(0, 12)
+    silent = [r._replace(outcome=None) for r in rows]
+    for records, why in (
+        ([], "no row of version 1"),
+        (silent[:20], "0 labelled rows"),
+        (rows[: SIZE - 1], "499 labelled rows, 500 are needed"),
+        (rows[: 6 * SIZE] + silent[6 * SIZE :], "labels stopped"),
+        ([r._replace(outcome="other") for r in rows], "0 labelled rows"),
+    ):
+        seen = judge(world, records)
+        assert (seen.verdict, why in seen.reason) == ("unknown", True), seen.reason
+        json.dumps(seen.__dict__, allow_nan=False)
+
+
+def test_an_undefined_metric_is_unknown(world: World, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(concept, "METRIC", lambda actual, predicted: float("nan"))
+    seen = judge(world, world.records(0, 2))
+    assert seen.verdict == "unknown"
+    assert "not defined" in seen.reason
+
+
+def test_windows_stay_where_they_are_when_rows_are_added(world: World):
+    rows = world.records(0, 4)
+    before, after = judge(world, rows[: 3 * SIZE + 7]), judge(world, rows)
+    assert before.windows == after.windows[:3]
+    assert judge(world, rows) == after
+
+
+def test_values_are_judged_as_classes_are(world: World, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(
+        concept, "METRIC", lambda actual, predicted: float(np.abs(actual - predicted).mean())
+    )
+    monkeypatch.setattr(concept, "GREATER_IS_BETTER", False)
+    rng = np.random.default_rng(0)
+    at = world.columns(world.x[0][:2000])
+    errors = rng.exponential(size=600)
+    reference = drift.reference(at, at["age"][:600])
+    reference["baseline"] = concept.baseline(at["age"][:600] + errors, at["age"][:600])
+    bundle = SimpleNamespace(
+        manifest=SimpleNamespace(classes=None, metrics={}), reference=reference
+    )
+    for factor, verdict in ((1.0, "ok"), (0.5, "ok"), (1.5, "retrain")):
+        records = [
+            r._replace(prediction={"prediction": r.features["age"]},
+                       outcome=r.features["age"] + factor * rng.exponential())
+            for r in world.records(1, 3)
+        ]  # fmt: skip
+        seen = Verdict("unknown", "", "production", "1")
+        monitor.watch(seen, bundle, Rows(records), RULES)
+        assert seen.verdict == verdict, seen.reason
+
+
+# The project's own rows, model, metric, journal and registry.
+
+
+def journal_of(settings, registry, repeat_first: bool):
+    """The rows trained on, shuffled, served by version 1 and labelled; or one of them each time."""
+    data, bundle = package("data"), package("bundle")
+    loaded = bundle.load(registry.pull("1", Path("var/versions")))
+    early, _ = package("project.data").split(data.snapshot(settings).read(), settings.train.holdout)
+    frame = early.sample(frac=1, random_state=0)
+    records = data.records(frame[data.FIELDS])
+    if repeat_first:
+        records = records[:1] * len(records)
+    rows = bundle.ROWS.validate_python(records)
+    answers = package("predict").predict(loaded, rows)
+    outcomes = frame[package("project.target").TARGET].tolist()
+    journal = package("serving.journal").Journal(settings.journal.url)
+    journal.write(
+        Record(str(i), None, START + timedelta(minutes=i), "1", loaded.manifest.contract,
+               row.model_dump(mode="json"), answer, outcome)
+        for i, (row, answer, outcome) in enumerate(zip(rows, answers, outcomes, strict=True))
+    )  # fmt: skip
+    return journal
+
+
+@pytest.mark.parametrize("repeat_first", [False, True])
+def test_the_whole_way(trained: Path, repeat_first: bool):
+    rows = len(package("data").snapshot(package("settings").load()).read())
+    settings = package("settings").load(monitor={"window": max(30, rows // 8)})
+    registry = package("registry").Registry(settings)
+    journal = journal_of(settings, registry, repeat_first)
+    nothing = monitor.run(settings, registry, journal)
+    assert (nothing.verdict, "holds no version" in nothing.reason) == ("unknown", True)
+    registry.set_alias("production", "1")
+    assert "no journal" in monitor.run(settings, registry, None).reason
+    seen = monitor.run(settings, registry, journal)
+    again = monitor.run(settings, registry, journal)
+    journal.close()
+    assert seen.verdict != "unknown", seen.reason
+    assert {**seen.__dict__, "at": again.at} == again.__dict__
+    stored = json.loads(Path("reports/monitor.json").read_text())
+    assert stored["verdict"] == seen.verdict
+    assert len(list(Path("reports/monitor").glob("1-2024*.json"))) == 1
+    tags = next(v.tags for v in registry.versions() if v.version == "1")
+    assert json.loads(tags["monitor"])["verdict"] == seen.verdict
+    drifted = [name for name, found in seen.columns.items() if found["confirmed"]]
+    assert bool(drifted) == repeat_first, drifted

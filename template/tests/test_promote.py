@@ -1,0 +1,160 @@
+"""Gates say no, moves are kept, and there is a way back."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from . import package
+from .conftest import copied
+
+promote = package("promote")
+registry = package("registry")
+settings = package("settings")
+train = package("train")
+data = package("data")
+UserError = package("errors").UserError
+FREE = {"load": False, "min_rows": 50, "margin": -1e9}
+
+
+@pytest.fixture(scope="module")
+def home_of_three(trained_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project with three versions of the same model."""
+    with copied(trained_home, tmp_path_factory.mktemp("three")) as folder:
+        for _ in range(2):
+            train.train(settings.load(), registry.Registry(settings.load()), data.find(""))
+    return folder
+
+
+@pytest.fixture
+def known(home_of_three: Path, tmp_path: Path):
+    """A registry of the test's own that knows three versions; the first holds `test`."""
+    with copied(home_of_three, tmp_path):
+        yield registry.Registry(settings.load())
+
+
+def hold(known, environment: str, *versions: str) -> None:
+    for version in versions:
+        assert promote.promote(environment, settings.load(gates=FREE), known, version=version)
+
+
+def test_a_version_walks_through_the_environments_and_back(known) -> None:
+    hold(known, "test", "2")
+    hold(known, "staging", "1", "2", "3")
+    hold(known, "production", "3")
+    assert promote.promote("production", settings.load(gates=FREE), known, version="3") is None
+    assert promote.rollback("staging", known).to == "2"
+    assert promote.rollback("staging", known).to == "1"
+    with pytest.raises(UserError, match="no earlier version"):
+        promote.rollback("staging", known)
+    hold(known, "staging", "3")
+    assert promote.rollback("staging", known).to == "1"
+    moves = known.moves("staging")
+    assert [m.to for m in moves] == ["1", "2", "3", "2", "1", "3", "1"]
+    assert all(m.by and m.at and m.commit for m in moves)
+
+
+def test_what_was_rolled_back_returns_only_by_hand(known) -> None:
+    hold(known, "staging", "1", "2")
+    promote.rollback("staging", known)
+    free = settings.load(gates=FREE)
+    with pytest.raises(UserError, match="only by hand"):
+        promote.promote("staging", free, known, version="2", unattended=True)
+    assert promote.promote("staging", free, known, version="2")
+
+
+def test_the_export_and_its_size_are_gated(known) -> None:
+    with pytest.raises(promote.Refused, match="size: .* MB, limit 0 MB"):
+        promote.promote("test", settings.load(gates={"max_bundle_mb": 1e-6}), known, version="2")
+    with pytest.raises(promote.Refused, match="parity"):
+        promote.promote("test", settings.load(gates={"parity": -1.0}), known, version="2")
+    assert known.alias("test") == "1"
+
+
+def test_too_few_rows_refuse(known) -> None:
+    with pytest.raises(promote.Refused, match="at least 1000000 are needed"):
+        promote.promote("staging", settings.load(gates={"min_rows": 10**6}), known, version="1")
+
+
+def test_a_worse_model_is_refused_and_an_equal_one_is_not(known) -> None:
+    hold(known, "staging", "1")
+    equal = settings.load(gates={"min_rows": 50, "margin": 0.0})
+    assert promote.promote("staging", equal, known, version="2")
+    better = settings.load(gates={"min_rows": 50, "margin": 1e-9})
+    with pytest.raises(promote.Refused, match="needed"):
+        promote.promote("staging", better, known, version="3")
+
+
+def test_the_bootstrap_sees_a_gain_and_a_loss() -> None:
+    random = np.random.default_rng(0)
+    sign = 1.0 if promote.GREATER_IS_BETTER else -1.0
+
+    def agreement(actual: np.ndarray, predicted: np.ndarray) -> float:
+        return sign * float(np.mean(actual == predicted))
+
+    actual = random.integers(0, 2, 1000)
+    good = np.where(random.random(1000) < 0.9, actual, 1 - actual)
+    poor = np.where(random.random(1000) < 0.7, actual, 1 - actual)
+    low, high = promote.bootstrap(agreement, actual, good, poor, 0)
+    assert 0.1 < low < 0.2 < high < 0.3
+    assert promote.bootstrap(agreement, actual, poor, good, 0)[1] < 0
+
+
+def test_production_asks_for_the_load_report_of_this_bundle(known) -> None:
+    import json
+
+    asked = settings.load(gates={**FREE, "load": True, "approval": True})
+    with pytest.raises(promote.Refused, match="no load report.*approval"):
+        promote.promote("production", asked, known, version="1")
+    digest = known.versions()[-1].tags["bundle"]
+    for report, by, passes in [
+        ({"bundle": "other", "passed": True, "summary": ""}, "ana", False),
+        ({"bundle": digest, "passed": False, "summary": "p95 1 s"}, "ana", False),
+        ({"bundle": digest, "passed": True, "summary": "fine"}, "", False),
+        ({"bundle": digest, "passed": True, "summary": "fine"}, "ana", True),
+    ]:
+        known.tag("1", "load", json.dumps(report))
+        if passes:
+            assert promote.promote("production", asked, known, version="1", by=by).by == "ana"
+        else:
+            with pytest.raises(promote.Refused):
+                promote.promote("production", asked, known, version="1", by=by)
+
+
+@pytest.mark.parametrize("reached", ["intent", "alias"])
+def test_a_move_killed_half_way_is_repaired(known, monkeypatch, reached: str) -> None:
+    hold(known, "staging", "1")
+
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(known, "set_alias" if reached == "intent" else "close", die)
+        with pytest.raises(KeyboardInterrupt):
+            promote.promote("staging", settings.load(gates=FREE), known, version="2")
+    assert known.moves("staging", closed=False)
+    promote.repair("staging", known)
+    assert not known.moves("staging", closed=False)
+    now = known.alias("staging")
+    assert now == known.moves("staging")[-1].to == ("1" if reached == "intent" else "2")
+
+
+def test_two_promoters_at_once_lose_no_move(known, monkeypatch) -> None:
+    real = known.close
+
+    def close(move) -> None:
+        monkeypatch.setattr(known, "close", real)
+        hold(known, "staging", "3")  # somebody else, while this one is half way
+        real(move)
+
+    monkeypatch.setattr(known, "close", close)
+    hold(known, "staging", "2")
+    assert {m.to for m in known.moves("staging")} == {"2", "3"}
+    assert known.alias("staging") == known.moves("staging")[-1].to
+
+
+def test_what_is_not_there_is_named(known) -> None:
+    with pytest.raises(UserError, match="version 99 .* not registered"):
+        promote.promote("test", settings.load(), known, version="99")
+    with pytest.raises(UserError, match="staging holds no version"):
+        promote.promote("production", settings.load(), known)

@@ -1,0 +1,82 @@
+"""Batch scoring gives what the API gives, whole or not at all, and goes on where it stopped."""
+
+import sqlite3
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from . import package
+
+bundles = package("bundle")
+score = package("score")
+UserError = package("errors").UserError
+
+
+@pytest.fixture
+def bundle(trained: Path):
+    return bundles.load(trained / "var/versions/1")
+
+
+def test_every_door_gives_the_same(bundle, sample, monkeypatch) -> None:
+    monkeypatch.setattr(score, "PARTITION", 1100)
+    sample.to_csv("rows.csv", index=False)
+    with sqlite3.connect("rows.db") as db:
+        sample.to_sql("rows", db, index=False)
+    db.close()
+    for source, out in [("rows.parquet", "out.parquet"), ("rows.csv", "out.csv"),
+                        ("sqlite:///rows.db#rows", "sqlite:///rows.db#out")]:
+        assert score.score(bundle, source, out) == len(sample)
+    with sqlite3.connect("rows.db") as db:
+        tables = [pd.read_parquet("out.parquet"), pd.read_csv("out.csv"), pd.read_sql("SELECT * FROM out", db)]
+    db.close()
+    answers = package("predict").predict(
+        bundle, bundles.ROWS.validate_python(package("data").records(
+            package("data").typed(sample.copy())[package("data").FIELDS]))
+    )
+    expected = [a["prediction"] for a in answers]
+    for table in tables:
+        assert len(table) == len(sample)
+        given = [type(e)(v) for e, v in zip(expected, table["prediction"], strict=True)]
+        assert given == (pytest.approx(expected) if isinstance(expected[0], float) else expected)
+
+
+def test_a_stopped_run_goes_on(bundle, sample, monkeypatch) -> None:
+    monkeypatch.setattr(score, "PARTITION", 1000)
+    real, calls = score.scored, []
+
+    def stop_at_second(*arguments):
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return real(*arguments)
+
+    monkeypatch.setattr(score, "scored", stop_at_second)
+    with pytest.raises(KeyboardInterrupt):
+        score.score(bundle, "rows.parquet", "out.parquet")
+    assert not Path("out.parquet").exists()
+    assert score.score(bundle, "rows.parquet", "out.parquet") == len(sample)
+    assert len(calls) == 2 + -(-len(sample) // 1000) - 1, "the first partition is not scored again"
+    assert not list(score.WORK.iterdir())
+
+
+def test_examples_keep_their_scores(bundle) -> None:
+    rows = pd.DataFrame([e["features"] for e in bundle.examples])
+    rows.to_csv("examples.csv", index=False)
+    score.score(bundle, "examples.csv", "out.parquet")
+    table = pd.read_parquet("out.parquet")
+    expected = np.array([e["expected"] for e in bundle.examples])
+    names = [c for c in table if c.startswith("probabilities.")] or ["prediction"]
+    given = table[names].to_numpy()
+    np.testing.assert_allclose(given.squeeze(), expected.squeeze(), atol=1e-4, rtol=1e-4)
+
+
+def test_what_cannot_be_scored_is_named(bundle, sample) -> None:
+    with pytest.raises(UserError, match="is no output"):
+        score.score(bundle, "rows.parquet", "out.txt")
+    with pytest.raises(UserError, match="nowhere.csv: cannot be read"):
+        score.score(bundle, "nowhere.csv", "out.csv")
+    sample.iloc[:, :1].to_csv("narrow.csv", index=False)
+    with pytest.raises(UserError, match="has no column"):
+        score.score(bundle, "narrow.csv", "out.csv")

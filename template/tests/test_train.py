@@ -1,0 +1,117 @@
+"""Training: the same again, all or nothing, and the exported model is the trained one."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from . import NAME, package
+
+bundles = package("bundle")
+data = package("data")
+project = package("project.data")
+registry = package("registry")
+settings = package("settings")
+train = package("train")
+UserError = package("errors").UserError
+TARGET = package("project.target").TARGET
+
+
+def test_the_version_names_all_it_came_from(trained: Path) -> None:
+    (version,) = registry.Registry(settings.load()).versions()
+    bundle = bundles.load(trained / "var/versions/1")
+    assert version.environments == ["test"]
+    assert version.tags["bundle"] == bundle.digest
+    assert version.tags["data"] == bundle.manifest.data == data.find("").fingerprint
+    run = registry.Registry(settings.load()).client.get_run(bundle.manifest.run)
+    assert run.inputs.dataset_inputs[0].dataset.digest == bundle.manifest.data
+    assert set(package("project.metrics").METRICS) == set(run.data.metrics)
+    assert bundle.manifest.parity < 1e-4
+
+
+def test_pyfunc_predicts_with_the_same_code(trained: Path) -> None:
+    import mlflow
+    import pandas as pd
+
+    registry.Registry(settings.load())
+    bundle = bundles.load(trained / "var/versions/1")
+    rows = [e["features"] for e in bundle.examples]
+    frame = data.typed(pd.DataFrame(rows))
+    numbers = [n for n, k in package("contract").KINDS.items() if k == "number"]
+    given = mlflow.pyfunc.load_model(f"models:/{bundle.manifest.name}/1").predict(
+        frame.astype(dict.fromkeys(numbers, "float64"))
+    )
+    expected = package("predict").predict(bundle, bundles.ROWS.validate_python(rows))
+    assert given["prediction"].tolist() == [a["prediction"] for a in expected]
+
+
+def test_training_twice_gives_the_same_model(project_of_two) -> None:
+    first, second = project_of_two
+    if package("predictor").FILE.endswith(".onnx"):
+        assert (first / "model.onnx").read_bytes() == (second / "model.onnx").read_bytes()
+    a, b = (bundles.load(path) for path in project_of_two)
+    columns = data.columns(data.find("").read())
+    np.testing.assert_array_equal(a.scores(columns), b.scores(columns))
+    assert a.manifest.metrics == b.manifest.metrics
+
+
+@pytest.fixture
+def project_of_two(trained: Path) -> list[Path]:
+    known = registry.Registry(settings.load())
+    again = train.train(settings.load(), known, data.find(""))
+    return [known.pull(v, Path("var/versions")) for v in ("1", again.version)]
+
+
+def test_one_class_is_refused(project: Path, sample) -> None:
+    if not hasattr(package("project.model").build([0], [], 0), "predict_proba"):
+        pytest.skip("a regression")
+    frame = data.snapshot(settings.load()).read()
+    one = data.store(frame[frame[TARGET] == frame[TARGET].iloc[0]], "one")
+    with pytest.raises(UserError, match="one class only"):
+        train.train(settings.load(), registry.Registry(settings.load()), one)
+
+
+KILL = f"""
+import os, sys
+from contextlib import contextmanager
+from {NAME} import progress
+real = progress.step
+
+@contextmanager
+def step(name):
+    with real(name):
+        yield
+    if name == sys.argv[1]:
+        os._exit(9)
+
+progress.step = step
+import mlflow
+if sys.argv[1] == "half registered":
+    mlflow.MlflowClient.create_model_version = lambda *a, **k: os._exit(9)
+from {NAME}.cli import app
+app(["train"])
+"""
+STEPS = ["load and validate", "fit", "evaluate", "export", "half registered", "register"]
+
+
+@pytest.mark.slow
+def test_a_killed_run_registers_nothing_or_all(project: Path) -> None:
+    known = registry.Registry(settings.load())
+    for name in STEPS:
+        killed = subprocess.run([sys.executable, "-c", KILL, name], capture_output=True, text=True)
+        assert killed.returncode == 9, (name, killed.stdout, killed.stderr)
+        versions = known.versions()
+        assert len(versions) == (name == "register"), name
+        assert known.alias("test") is None
+    (whole,) = known.versions()
+    bundles.load(known.pull(whole.version, Path("var/versions")))
+    done = subprocess.run([sys.executable, "-c", KILL, ""], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert known.alias("test") == "2"
+    running = known.client.search_runs(
+        [known.client.get_experiment_by_name(known.name).experiment_id], "attributes.status = 'RUNNING'"
+    )
+    assert not running, "what was killed is marked so by the next run"
+    assert not list(train.RUNS.iterdir())

@@ -1,0 +1,39 @@
+# Images and how they are deployed: compose, on one machine.
+
+ENGINE ?= docker
+IMAGE ?= $(subst _,-,$(PACKAGE))
+TAG ?= $(shell git describe --always --dirty --abbrev=12 --exclude='*' 2>/dev/null || echo none)
+COMPOSE = IMAGE='$(IMAGE)' ENV='$(or $(ENV),test)' $(ENGINE) compose
+# podman writes HEALTHCHECK in this format only.
+export BUILDAH_FORMAT = docker
+# An index or certificates of your own reach the build as secrets and leave no trace in the image.
+CA = $(firstword $(PIP_CERT) $(SSL_CERT_FILE) $(REQUESTS_CA_BUNDLE))
+BUILD = $(ENGINE) build $(if $(BASE),--build-arg BASE='$(BASE)') --build-arg COMMIT='$(TAG)' \
+	$(if $(PIP_INDEX_URL),--secret id=index$(,)env=PIP_INDEX_URL) \
+	$(if $(PIP_CONFIG_FILE),--secret id=pip_conf$(,)src='$(PIP_CONFIG_FILE)') \
+	$(if $(CA),--secret id=ca$(,)src='$(CA)')
+, := ,
+
+##@ Deployment
+
+.PHONY: image smoke up down deploy
+image: locks/dev.txt ## build the images, named by the commit (BASE=, ENGINE=podman)
+	@$(BUILD) --target serve --tag '$(IMAGE):$(TAG)' --tag '$(IMAGE):latest' .
+	@$(BUILD) --target job --tag '$(IMAGE)-job:$(TAG)' --tag '$(IMAGE)-job:latest' .
+	@echo "$(IMAGE):$(TAG) and $(IMAGE)-job:$(TAG)"
+
+smoke: $(READY) ## start the image on what ENV=test holds and compare its answers (BUNDLE=)
+	@$(DO) smoke --env '$(or $(ENV),test)' --bundle '$(BUNDLE)' --engine '$(ENGINE)' '$(IMAGE):$(TAG)'
+
+up: image ## start server, follower, journal and MLflow with compose (PROFILE=observability)
+	@test -f .env || cp .env.example .env
+	@mkdir -p reports
+	@$(BUILD) --target mlflow --tag '$(IMAGE)-mlflow:latest' .
+	@$(COMPOSE) $(if $(PROFILE),--profile '$(PROFILE)') up --detach --wait
+
+down: ## stop them; the data stays
+	@$(COMPOSE) --profile '*' down
+
+deploy: ## ENV=: serve that environment here, with compose
+	@test -n '$(ENV)' || { echo "error: say which environment: make deploy ENV=test|staging|production" >&2; exit 1; }
+	@$(MAKE) --no-print-directory up ENV='$(ENV)'

@@ -1,0 +1,137 @@
+"""A rendered project that is really run: its commands, its server, its traffic."""
+
+import json
+import os
+import re
+import shlex
+import signal
+import socket
+import subprocess
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from harness import ROOT, commit, copy
+
+FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+FAILS = re.compile(r"\s+# not 0 .*")
+STAYS = ("make serve", "make ui")
+"""Commands that answer until they are stopped."""
+
+
+def free_port() -> int:
+    """A port of this machine that nobody uses."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def blocks(text: str, language: str) -> list[str]:
+    """The code blocks of a Markdown text in one language."""
+    return [body for name, body in FENCE.findall(text) if name == language]
+
+
+class Project:
+    """A rendered project with its own settings in the environment."""
+
+    def __init__(self, folder: Path, **settings: Any) -> None:
+        self.folder = folder
+        self.port = free_port()
+        hidden = ("VIRTUAL_ENV", "PYTHONPATH", "MAKEFLAGS", "MAKELEVEL")
+        self.environment = {k: v for k, v in os.environ.items() if k not in hidden}
+        self.environment |= {"SERVING_PORT": str(self.port), "CI": "true"}
+        self.environment |= {"LOAD_RUN_TIME": "3", "LOAD_USERS": "5", "MONITOR_WINDOW": "100"}
+        # a shared machine is no place to judge speed: the limits are tested where load is
+        self.environment |= {"LOAD_P95_MS": "5000", "LOAD_P99_MS": "10000"}
+        self.environment |= {k: str(v) for k, v in settings.items()}
+
+    def run(self, command: str, fails: bool = False, timeout: float = 900) -> str:
+        """What a shell command says; it must end with 0, or must not if `fails`."""
+        done = subprocess.run(
+            command, shell=True, cwd=self.folder, env=self.environment, timeout=timeout,
+            capture_output=True, text=True, executable="/bin/bash", stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+        said = done.stdout + done.stderr
+        assert (done.returncode != 0) == fails, f"{command}: exit {done.returncode}\n{said[-6000:]}"
+        assert "Traceback" not in said, f"{command}\n{said[-6000:]}"
+        return said
+
+    @contextmanager
+    def running(self, command: str, ready: str = "/readyz") -> Iterator[None]:
+        """A command that stays, from when it is ready; it must stop when it is told to."""
+        with (self.folder / "var" / "stays.log").open("w") as log:
+            process = subprocess.Popen(
+                shlex.split(command), cwd=self.folder, env=self.environment, stdout=log,
+                stderr=log, stdin=subprocess.DEVNULL, start_new_session=True,
+            )  # fmt: skip
+        try:
+            self._wait(process, ready)
+            yield
+        finally:
+            os.killpg(process.pid, signal.SIGINT)
+            try:
+                process.wait(30)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                raise
+
+    def _wait(self, process: subprocess.Popen[bytes], path: str) -> None:
+        end = time.monotonic() + 120
+        while time.monotonic() < end:
+            try:
+                self.ask("GET", path)
+                return
+            except OSError:
+                assert process.poll() is None, (self.folder / "var/stays.log").read_text()[-4000:]
+            time.sleep(0.2)
+        raise AssertionError((self.folder / "var" / "stays.log").read_text()[-4000:])
+
+    def ask(self, method: str, path: str, body: Any = None) -> Any:
+        """What the server answers; raises HTTPError for what is no success."""
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self.port}{path}",
+            None if body is None else json.dumps(body).encode(),
+            {"Content-Type": "application/json"},
+            method=method,
+        )
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return json.loads(answer.read() or b"null")
+
+    def report(self, name: str) -> Any:
+        """What a verb left in reports/."""
+        return json.loads((self.folder / "reports" / f"{name}.json").read_text())
+
+    def traffic(self, rows: list[dict[str, Any]], labels: list[Any]) -> None:
+        """Rows that are predicted, and what they turned out to be."""
+        answers = self.ask("POST", "/predictions/batch", {"rows": [{"features": r} for r in rows]})
+        for answer, label in zip(answers["predictions"], labels, strict=True):
+            self.ask("PUT", f"/predictions/{answer['id']}/outcome", {"outcome": label})
+
+
+def project(to: Path, **answers: Any) -> Project:
+    """A new project as a user has it: rendered from the working tree, and committed."""
+    folder = copy(ROOT, to, **answers)
+    commit(folder)
+    return Project(folder)
+
+
+def walk(made: Project, text: str) -> None:
+    """Runs every command of a README in its order, as a reader would.
+
+    What stays is left running until the next one that stays, or the end. A command that is
+    said to be `# not 0 ...` must fail.
+    """
+    from contextlib import ExitStack
+
+    with ExitStack() as open_:
+        for line in "".join(blocks(text, "sh")).replace("\\\n", " ").splitlines():
+            command = FAILS.sub("", line).strip()
+            command = command.replace("127.0.0.1:8000", f"127.0.0.1:{made.port}")
+            if command in STAYS:
+                open_.close()
+                open_.enter_context(made.running(command))
+            elif command:
+                made.run(command, fails=bool(FAILS.search(line)))

@@ -1,0 +1,88 @@
+"""Bad answers: refused with what is allowed and an example, and nothing is written."""
+
+import keyword
+import re
+import subprocess
+import sys
+import tomllib
+
+import copier
+import pytest
+from harness import ROOT, copy
+from variants import QUESTIONS
+
+LONG = "a" * 200
+BAD = {
+    "name": ["", " ", "Flight", "flight delays", "1st", "a--b", "a-", "../x", "a/b", "🛫", LONG],
+    "package": ["", "a-b", "Class", "class", "_x", "json", "numpy", "sklearn", "tests", "data"],
+    "description": ["", "a\nb", LONG + "a", "a\x00b", "a\x7fb", "a\u2028b"],
+    "author": ["", "a\nb", LONG + "a", "\x1b[31m"],
+    "license": ["GPL", ""],
+    "python": ["3.10", "2.7", "3"],
+    "problem": ["ranking"],
+    "env_manager": ["poetry"],
+    "ci": ["travis"],
+    "serving_format": ["pickle"],
+}
+BAD["name"] += ["a\nb", "a\n", 'a"b', "{{ 1 }}", "numpy", "mlflow-skinny", "json"]
+BAD["package"] += ["a.b", "../x", "🛫", LONG, "a" * 41, "x\n", "match", "mlflow"]
+
+
+@pytest.mark.parametrize(
+    ("question", "answer"), [(name, answer) for name, bad in BAD.items() for answer in bad]
+)
+def test_refused_with_an_example(question, answer, template, tmp_path):
+    with pytest.raises(ValueError, match=question) as refused:
+        copy(template, tmp_path / "project", **{question: answer})
+    assert not (tmp_path / "project").exists()
+    if "choices" not in QUESTIONS[question]:
+        assert ", e.g. " in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["x", "a1", "a-b-c", "a" * 40])
+def test_taken(name, template, tmp_path):
+    copy(template, tmp_path / "project", name=name)
+    assert (tmp_path / "project/src" / name.replace("-", "_")).is_dir()
+
+
+@pytest.mark.parametrize(
+    "text", ["{{ 1 }}", "{% if %}", "'''", '"""', "\\", "$(x) `x` ${HOME}", "<b>", "# x", "x" * 200]
+)
+def test_hostile_texts_arrive_as_they_are(text, template, tmp_path):
+    copy(template, tmp_path / "project", description=text, author=text)
+    told = tomllib.loads((tmp_path / "project/pyproject.toml").read_text())["project"]
+    assert told["description"] == text
+    assert told["authors"] == [{"name": text}]
+
+
+def test_no_module_can_be_hidden():
+    """The reserved names cover Python's modules and keywords, and every dependency's."""
+    taken = set(QUESTIONS["taken"]["default"].split())
+    modules = {name for name in sys.stdlib_module_names if not name.startswith("_")}
+    words = {word for word in [*keyword.kwlist, *keyword.softkwlist] if re.match("[a-z]", word)}
+    pinned = (ROOT / "template/constraints.txt").read_text()
+    packages = {
+        name.lower().replace("-", "_").replace(".", "_")
+        for name in re.findall(r"^([A-Za-z0-9._-]+)==", pinned, flags=re.MULTILINE)
+    }
+    assert not (modules | words | packages) - taken
+
+
+def test_the_command_line_refuses_too(template, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "copier", "copy", "--defaults", "--data", "package=class",
+         str(template), str(tmp_path / "project")],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "e.g. flight_delays" in done.stderr.splitlines()[-1]
+    assert not (tmp_path / "project").exists()
+
+
+def test_a_default_is_checked_too(template, tmp_path):
+    """A package made of a name is as good as one typed."""
+    with pytest.raises(ValueError, match="package"):
+        copier.run_copy(
+            str(template), tmp_path / "project", data={"name": "data"}, defaults=True, quiet=True
+        )
+    assert not (tmp_path / "project").exists()

@@ -1,0 +1,141 @@
+"""Laws 1 and 2: every variant renders to sound files, and every choice matters."""
+
+import json
+import re
+import sys
+import tomllib
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import jinja2
+import pytest
+import yaml
+from harness import ROOT, copy, files
+from variants import AXES, QUESTIONS, choices, key, variants
+
+PARSERS: dict[str, Callable[[str], Any]] = {
+    ".json": json.loads,
+    ".py": lambda text: compile(text, "", "exec"),
+    ".toml": tomllib.loads,
+    ".yaml": lambda text: list(yaml.safe_load_all(text)),
+    ".yml": lambda text: list(yaml.safe_load_all(text)),
+}
+LEFT = re.compile(r"\{%|\{#|(?<!\$)\{\{-?\s*(?:_copier|" + "|".join(QUESTIONS) + r")\b")
+FORBIDDEN = re.compile(r'["<>:|?*\\]')
+
+
+@pytest.fixture(scope="module")
+def distinct(renders) -> dict[tuple[str, bytes], str]:
+    """Each distinct content of all variants, by suffix, with one place where it is found."""
+    return {
+        (PurePosixPath(path).suffix, content): f"{variant}/{path}"
+        for variant, folder in renders.items()
+        for path, content in files(folder).items()
+    }
+
+
+def test_every_file_parses(distinct):
+    for (suffix, content), where in distinct.items():
+        if suffix in PARSERS:
+            try:
+                PARSERS[suffix](content.decode())
+            except Exception as error:
+                pytest.fail(f"{where}: {error}")
+
+
+def test_nothing_of_jinja_is_left(distinct):
+    for (suffix, content), where in distinct.items():
+        assert not LEFT.search(where), where
+        if suffix != ".parquet":
+            found = LEFT.search(content.decode())
+            assert not found, f"{where}: {found}"
+
+
+def test_texts_end_in_one_newline(distinct):
+    for (suffix, content), where in distinct.items():
+        if suffix != ".parquet" and content:
+            assert content.endswith(b"\n"), where
+            assert not content.endswith(b"\n\n"), where
+
+
+def test_paths_are_legal_on_every_system(renders):
+    names = [path for folder in renders.values() for path in files(folder)]
+    sources = [path.name for path in (ROOT / "template").rglob("*")]
+    assert not [name for name in names if FORBIDDEN.search(name)]
+    assert not [name for name in sources if re.search(r'["<>:|?*\\]', name)]
+
+
+@pytest.mark.parametrize("answers", variants(), ids=key)
+def test_exactly_the_expected_files(answers, renders):
+    """No file is lost and none leaks, by a rendering of the paths that is not Copier's."""
+    template, environment = ROOT / "template", jinja2.Environment(undefined=jinja2.StrictUndefined)
+    seams = {name: of["default"] for name, of in QUESTIONS.items() if of.get("choices")}
+    package = str(answers["name"]).replace("-", "_")
+    context = seams | answers | {
+        "package": package, "_copier_conf": {"answers_file": ".copier-answers.yml"},
+    }  # fmt: skip
+    expected = []
+    for path in template.rglob("*"):
+        parts = [
+            environment.from_string(p).render(context) for p in path.relative_to(template).parts
+        ]
+        left_out = re.search(r"__pycache__|\.pyc|\.[a-z]+_cache", str(path))
+        if path.is_file() and all(parts) and not left_out:
+            expected.append(str(PurePosixPath(*parts)).removesuffix(".jinja"))
+    assert sorted(files(renders[key(answers)])) == sorted(expected)
+
+
+def test_ruff_changes_nothing(renders, run):
+    """In one call for all variants; each follows the configuration rendered with it."""
+    folders = [str(folder) for folder in renders.values()]
+    ruff = [sys.executable, "-m", "ruff"]
+    run(*ruff, "check", "--no-cache", *folders, cwd=ROOT)
+    run(*ruff, "format", "--check", "--no-cache", *folders, cwd=ROOT)
+
+
+def test_package_code_is_python_as_it_lies(run):
+    run(sys.executable, "-m", "ruff", "check", "--no-cache", "template", cwd=ROOT)
+
+
+@pytest.mark.parametrize("answers", variants(), ids=key)
+def test_make_reads_its_files(answers, renders, run):
+    shown = run("make", "help", cwd=renders[key(answers)])
+    verbs = (
+        "setup lock check data train ui status promote rollback serve score load capacity monitor"
+        " cycle report image up down deploy doctor update clean help"
+    )
+    assert not set(verbs.split()) - set(re.findall(r"make (\w+)", shown))
+
+
+def test_texts_arrive_unchanged(renders):
+    for answers in variants():
+        told = tomllib.loads((renders[key(answers)] / "pyproject.toml").read_text())["project"]
+        assert told["description"] == answers["description"]
+        assert told["authors"] == [{"name": answers["author"]}]
+        assert told["name"] == answers["name"]
+
+
+@pytest.mark.parametrize("question", [name for name in QUESTIONS if len(choices(name)) > 1])
+def test_every_choice_changes_a_file(question, template, tmp_path):
+    """Each choice renders something of its own, and says so in a label."""
+    made = []
+    for number, choice in enumerate(choices(question)):
+        rendered = files(copy(template, tmp_path / str(number), **{question: choice}))
+        del rendered[".copier-answers.yml"]
+        made.append(rendered)
+    assert all(one != other for one in made for other in made if one is not other)
+
+
+def test_no_choice_has_an_overlay_without_a_question():
+    """Overlays name a question, and one of its choices."""
+    form = re.compile(r"\{% if (\w+) == '([\w.-]+)' %\}\.\{% endif %\}")
+    for path in (ROOT / "template").rglob("*{%*"):
+        found = form.fullmatch(path.name)
+        assert found, f"{path.name} is not of the form of an overlay"
+        assert found[2] in choices(found[1]), path.name
+
+
+def test_the_axes_are_there():
+    assert {"problem", "env_manager", "ci", "serving_format"} <= set(AXES)
+    assert [path for path in (ROOT / "template").iterdir() if isinstance(path, Path)]

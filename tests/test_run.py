@@ -1,0 +1,98 @@
+"""Laws 6 and 9: projects live through the whole cycle, by the words of their own README."""
+
+import random
+import shutil
+
+import pytest
+from living import blocks, project, walk
+from variants import AXES
+
+RUNS = [name for name in ("problem", "env_manager", "serving_format") if name in AXES]
+"""The questions whose answers matter when a project runs."""
+PAIRS = [
+    dict(zip(RUNS, (AXES["problem"][p], AXES["env_manager"][e], AXES["serving_format"][p ^ e]), strict=True))
+    for p in (0, 1)
+    for e in (0, 1)
+]  # every pair of answers of two questions, in four projects
+OWN = "## Use your own data"
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("answers", PAIRS, ids=lambda a: "-".join(a.values()))
+def test_a_project_lives_by_its_readme(answers, tmp_path):
+    made = project(tmp_path / "it", **answers)
+    first, _, rest = (made.folder / "README.md").read_text().partition(OWN)
+    assert rest
+    walk(made, first)
+    versions = made.run("make status")
+    assert "production" in versions
+    made.run("make check PYTEST_ADDOPTS=")
+    assert not made.run("git status --porcelain --untracked-files=all -- . ':!locks'").strip()
+
+    # Traffic with labels in production: now the monitor has something to say.
+    examples = made.folder / "reports" / "example.json"
+    assert examples.exists()
+    with made.running("make serve ENV=production"):
+        import csv
+
+        with (made.folder / "reports" / "example.csv").open() as file:
+            rows = [{k: v or None for k, v in row.items()} for row in csv.DictReader(file)]
+        seen = [made.ask("POST", "/predictions", {"features": row}) for row in rows]
+        made.traffic(rows * 5, [a["prediction"] for a in seen] * 5)
+    made.run("make monitor")
+    assert made.report("monitor")["verdict"] in ("ok", "warn")
+    made.run("make cycle")
+    assert made.report("cycle")["version"] == ""
+
+
+@pytest.mark.heavy
+def test_own_data_of_another_shape(tmp_path):
+    """Three columns, three classes, no time: the README's chapter, and the cycle with it."""
+    made = project(tmp_path / "it", env_manager="uv", name="iris", serving_format="onnx")
+    _, _, chapter = (made.folder / "README.md").read_text().partition(OWN)
+    chapter = chapter.partition("\n## ")[0]
+    for block in blocks(chapter, "python"):
+        where, _, code = block.partition("\n")
+        path = made.folder / where.removeprefix("# ")
+        assert path.exists(), where
+        path.write_text(code)
+    for test in (made.folder / "tests" / "project").glob("test_*.py"):
+        test.unlink()
+    rows = flowers(900)
+    lines = [f"{r['petal_length']},{r['colour'] or ''},{r['species']}" for r in rows]
+    (made.folder / "data" / "iris.csv").write_text("\n".join(["petal_length,colour,species", *lines, ""]))
+    walk(made, chapter)
+    made.environment["GATES_MIN_ROWS"] = "100"
+    for command in ("promote ENV=staging", "load ENV=staging", "promote ENV=production"):
+        made.run(f"make {command}")
+    features = [{k: r[k] for k in ("petal_length", "colour")} for r in flowers(600, seed=1)]
+    species = [r["species"] for r in flowers(600, seed=1)]
+    with made.running("make serve ENV=production"):
+        made.traffic(features, species)
+    made.run("make cycle")
+    assert made.report("monitor")["verdict"] in ("ok", "warn")
+    with made.running("make serve ENV=production"):  # every name is mixed up: this must be found
+        made.traffic(features, species[200:] + species[:200])
+        made.traffic(features, [{"setosa": "virginica"}.get(s, "setosa") for s in species])
+    made.run("make cycle")
+    assert made.report("monitor")["verdict"] == "retrain"
+    assert made.report("cycle")["version"] == "2"
+    shutil.rmtree(made.folder)
+
+
+def flowers(n: int, seed: int = 0) -> list[dict]:
+    """Flowers of three species that overlap; a colour is missing now and then."""
+    draw = random.Random(seed)
+    kinds = {"setosa": (1.5, "white"), "versicolor": (4.3, "blue"), "virginica": (5.6, "blue")}
+    found = []
+    for _ in range(n):
+        species = draw.choice(list(kinds))
+        length, colour = kinds[species]
+        found.append(
+            {
+                "petal_length": round(draw.gauss(length, 0.5), 2),
+                "colour": colour if draw.random() < 0.8 else None,
+                "species": species,
+            }
+        )
+    return found
