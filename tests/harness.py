@@ -66,9 +66,21 @@ def copy(template: Path, to: Path, **answers: Any) -> Path:
     return to
 
 
-def update(project: Path, ref: str | None = None, **answers: Any) -> None:
-    """Updates to the template's latest version, or, with `ref` ":current:", only the answers."""
-    copier.run_update(project, data=answers, vcs_ref=ref, defaults=True, overwrite=True, quiet=True)
+def update(project: Path) -> None:
+    """Takes in the template's latest version."""
+    copier.run_update(project, defaults=True, overwrite=True, quiet=True)
+
+
+def switch(project: Path, **answers: Any) -> None:
+    """Changes answers, within the template's version that the project has."""
+    copier.run_update(
+        project,
+        data=answers,
+        vcs_ref=copier.VcsRef.CURRENT,
+        defaults=True,
+        overwrite=True,
+        quiet=True,
+    )
 
 
 def git(folder: Path, *command: str) -> str:
@@ -92,6 +104,13 @@ def commit(folder: Path, tag: str = "") -> None:
     git(folder, "commit", "--quiet", "--allow-empty", "--message", tag or "state")
     if tag:
         git(folder, "tag", tag)
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    """Replaces the one place where `old` stands."""
+    text = path.read_text()
+    assert text.count(old) == 1, f"{old!r} stands {text.count(old)} times in {path.name}"
+    path.write_text(text.replace(old, new))
 
 
 def files(folder: Path) -> dict[str, bytes]:

@@ -6,7 +6,6 @@ import subprocess
 import sys
 import tomllib
 
-import copier
 import pytest
 from harness import ROOT, copy
 from variants import QUESTIONS
@@ -65,7 +64,7 @@ def test_no_module_can_be_hidden():
         name.lower().replace("-", "_").replace(".", "_")
         for name in re.findall(r"^([A-Za-z0-9._-]+)==", pinned, flags=re.MULTILINE)
     }
-    assert not (modules | words | packages) - taken
+    assert sorted((modules | words | packages) - taken) == []
 
 
 def test_the_command_line_refuses_too(template, tmp_path):
@@ -76,13 +75,4 @@ def test_the_command_line_refuses_too(template, tmp_path):
     )  # fmt: skip
     assert done.returncode == 1
     assert "e.g. flight_delays" in done.stderr.splitlines()[-1]
-    assert not (tmp_path / "project").exists()
-
-
-def test_a_default_is_checked_too(template, tmp_path):
-    """A package made of a name is as good as one typed."""
-    with pytest.raises(ValueError, match="package"):
-        copier.run_copy(
-            str(template), tmp_path / "project", data={"name": "data"}, defaults=True, quiet=True
-        )
     assert not (tmp_path / "project").exists()

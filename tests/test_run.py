@@ -10,7 +10,13 @@ from variants import AXES
 RUNS = [name for name in ("problem", "env_manager", "serving_format") if name in AXES]
 """The questions whose answers matter when a project runs."""
 PAIRS = [
-    dict(zip(RUNS, (AXES["problem"][p], AXES["env_manager"][e], AXES["serving_format"][p ^ e]), strict=True))
+    dict(
+        zip(
+            RUNS,
+            (AXES["problem"][p], AXES["env_manager"][e], AXES["serving_format"][p ^ e]),
+            strict=True,
+        )
+    )
     for p in (0, 1)
     for e in (0, 1)
 ]  # every pair of answers of two questions, in four projects
@@ -60,7 +66,9 @@ def test_own_data_of_another_shape(tmp_path):
         test.unlink()
     rows = flowers(900)
     lines = [f"{r['petal_length']},{r['colour'] or ''},{r['species']}" for r in rows]
-    (made.folder / "data" / "iris.csv").write_text("\n".join(["petal_length,colour,species", *lines, ""]))
+    (made.folder / "data" / "iris.csv").write_text(
+        "\n".join(["petal_length,colour,species", *lines, ""])
+    )
     walk(made, chapter)
     made.environment["GATES_MIN_ROWS"] = "100"
     for command in ("promote ENV=staging", "load ENV=staging", "promote ENV=production"):

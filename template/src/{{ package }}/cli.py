@@ -192,19 +192,25 @@ def monitor(
     from . import monitor
     from .progress import console
     from .registry import Registry
-    from .serving.journal import Journal
+    from .serving.journal import opened
 
     settings = load()
-    if not settings.journal.url:
-        raise UserError("journal.url is empty: without a journal there is nothing to watch")
-    journal = Journal(settings.journal.url)
-    try:
+    with opened(settings.journal.url) as journal:
         verdict = monitor.run(settings, Registry(settings), journal, known(env))
-    finally:
-        journal.close()
     console.print(f"{verdict.verdict}: {verdict.reason}")
     if exit_code:
         raise typer.Exit({"ok": 0, "warn": 10, "retrain": 20, "unknown": 30}[verdict.verdict])
+    if verdict.verdict == "unknown":  # what was not seen is no success
+        raise typer.Exit(1)
+
+
+@app.command("report")
+def page() -> None:
+    """Draw the last monitoring as a page."""
+    from .progress import console
+    from .report import write
+
+    console.print(f"{write().resolve()}")
 
 
 @app.command()
@@ -223,6 +229,8 @@ def cycle(force: Annotated[bool, typer.Option(help="retrain whatever is seen")] 
         console.print(f"trained version {done.version}, now in {held}")
     if done.refused:
         raise UserError(done.refused)
+    if done.verdict == "unknown" and not done.version:
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -39,6 +39,13 @@ def measure(actual: np.ndarray, predicted: np.ndarray) -> Value:
     `actual` (n,) holds class numbers or values, `predicted` (n, k) or (n,). Rows are drawn
     independently: where they come in clumps, as flights on a stormy day, the error is larger.
     """
+    key = (METRIC, actual.tobytes(), predicted.tobytes())
+    if key not in _MEASURED:
+        _MEASURED[key] = _measure(actual, predicted)
+    return _MEASURED[key]
+
+
+def _measure(actual: np.ndarray, predicted: np.ndarray) -> Value:
     rows = len(actual)
     draws = np.random.default_rng(SEED).integers(0, rows, size=(DRAWS, rows))
     with warnings.catch_warnings(action="ignore"):  # an undefined metric is an answer here

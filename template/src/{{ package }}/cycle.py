@@ -4,13 +4,13 @@ Every step may be killed and run again: training registers whole versions or non
 that was half made is finished by the next.
 """
 
+import json
 from dataclasses import dataclass, field
 
 from . import data, monitor
-from .errors import UserError
 from .promote import Refused, promote
 from .registry import Registry
-from .serving.journal import Journal
+from .serving.journal import opened
 from .settings import Settings
 from .train import train
 
@@ -28,21 +28,28 @@ class Turn:
     """Why a gate stopped it; empty if none did."""
 
 
+ANSWERED = "answered"
+"""The tag of a version whose fall was answered by a retraining: the window, and with what."""
+
+
 def turn(settings: Settings, registry: Registry, force: bool = False) -> Turn:
     """Watches production, and retrains on the newest labelled rows when its metric fell.
 
-    `force` retrains whatever the monitor says. Raises UserError when nothing can be watched.
+    A fall is answered once: if the gates refuse the new version, the next is trained when one
+    more window is worse. `force` retrains whatever the monitor says. Raises UserError when
+    training or a gate cannot go on.
     """
-    if not settings.journal.url:
-        raise UserError("journal.url is empty: without a journal there is nothing to watch")
-    journal = Journal(settings.journal.url)
-    try:
+    with opened(settings.journal.url) as journal:
         verdict = monitor.run(settings, registry, journal)
-    finally:
-        journal.close()
     done = Turn(verdict.verdict, verdict.reason)
-    if verdict.verdict != "retrain" and not force:
-        return done
+    fall = max((w["until"] for w in verdict.windows if w["violated"]), default="")
+    if not force:
+        if verdict.verdict != "retrain":
+            return done
+        before = _answer(registry, verdict.version)
+        if fall <= before.get("until", ""):
+            done.reason += f"; version {before['version']} was trained on that already"
+            return done
     trained = train(settings, registry, data.snapshot(settings))
     done.version = trained.version
     steps = ["test", "staging", *(["production"] if settings.gates.unattended else [])]
@@ -56,7 +63,15 @@ def turn(settings: Settings, registry: Registry, force: bool = False) -> Turn:
             done.refused = str(error)
             break
         done.promoted.append(environment)
+    if verdict.version:  # last, so that a turn killed before is taken again
+        answer = json.dumps({"until": fall, "version": trained.version})
+        registry.tag(verdict.version, ANSWERED, answer)
     return done
+
+
+def _answer(registry: Registry, version: str | None) -> dict[str, str]:
+    tags = next((v.tags for v in registry.versions() if v.version == version), {})
+    return json.loads(tags.get(ANSWERED, "{}"))
 
 
 def _measure(settings: Settings, registry: Registry) -> None:

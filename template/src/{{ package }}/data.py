@@ -21,7 +21,7 @@ from .errors import UserError
 from .project import data as project
 from .project.features import KEY, TIME, Features
 from .project.target import TARGET, target
-from .serving.journal import Journal
+from .serving.journal import opened
 from .settings import Settings
 
 SNAPSHOTS = Path("data/snapshots")
@@ -100,11 +100,8 @@ def typed(frame: pd.DataFrame) -> pd.DataFrame:
 
 def journalled(url: str) -> pd.DataFrame:
     """The labelled rows of the journal, as the source would give them."""
-    journal = Journal(url)
-    try:
-        records = journal.rows(labelled=True)
-    finally:
-        journal.close()
+    with opened(url) as journal:
+        records = journal.rows(labelled=True) if journal else []
     table = []
     for record in records:
         row = {**record.features, TARGET: record.outcome}

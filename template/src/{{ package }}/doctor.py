@@ -69,14 +69,11 @@ def _registry(settings: Settings) -> str:
 def _journal(settings: Settings) -> str:
     if not settings.journal.url:
         raise UserError("journal.url is empty: nothing can be watched")
-    from .serving.journal import open_journal
+    from .serving.journal import opened
 
-    journal = open_journal(settings.journal.url)
-    try:
-        labelled = len(journal.rows(labelled=True))
-    finally:
-        journal.close()
-    return f"{journal.engine.url!r}, {labelled:,} labelled rows"
+    with opened(settings.journal.url) as journal:
+        labelled = len(journal.rows(labelled=True)) if journal else 0
+    return f"{settings.journal.url.partition('@')[2] or settings.journal.url}, {labelled:,} labelled rows"
 
 
 def _git() -> str:

@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from . import bundle as bundles
-from . import contract, data, drift, evaluate, predictor
+from . import concept, contract, data, drift, evaluate, predictor
 from .bundle import ROWS, Bundle, Manifest
 from .errors import UserError
 from .progress import step
@@ -73,6 +73,7 @@ def train(settings: Settings, registry: Registry, snapshot: data.Snapshot) -> Tr
         with step("evaluate"):
             actual = evaluate.codes(late[TARGET], fitted.classes)
             metrics = evaluate.evaluate(actual, fitted.scores)
+            fitted.reference["baseline"] = concept.baseline(actual, fitted.scores)
             evaluate.figures(late, actual, fitted.scores, fitted.classes, folder / "report")
         with step("export"):
             until = data.positions(frame)[early.index].max()

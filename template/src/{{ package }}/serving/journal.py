@@ -2,13 +2,15 @@
 
 import json
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
+from ..errors import UserError
 from . import schema
 from .schema import INSERT, MIGRATIONS, SERIAL
 from .schema import OUTCOMES as _O
@@ -192,3 +194,23 @@ class Journal:
             mine = _O.c.ref.in_(ids) | keyed | (sa.false() if outcomes is None else outcomes)
             connection.execute(sa.delete(_O).where(mine))
             return connection.execute(sa.delete(_P).where(predictions)).rowcount
+
+
+@contextmanager
+def opened(url: str) -> Iterator[Journal | None]:
+    """The journal at a setting's URL, closed in the end; None where the URL is empty.
+
+    Raises UserError when the URL is no journal's or its database does not answer.
+    """
+    if not url:
+        yield None
+        return
+    try:
+        journal = Journal(url)
+    except (ValueError, sa.exc.SQLAlchemyError) as error:
+        reason = str(getattr(error, "orig", error)).splitlines()[0]
+        raise UserError(f"journal {sa.make_url(url)!r}: {reason}; check JOURNAL_URL") from None
+    try:
+        yield journal
+    finally:
+        journal.close()

@@ -77,10 +77,11 @@ class Live:
             return
         if self.served is not None:
             self.metrics.model.clear()
-        # What lives as long as the process need not be searched by every collection: with it, one
-        # full collection stopped all requests for some 100 ms.
-        gc.collect()
-        gc.freeze()
+        if self.served is None:
+            # What lives as long as the process: no collection need look at it again, and a full
+            # one would hold up all requests.
+            gc.collect()
+            gc.freeze()
         self.served = served
         self.metrics.model.labels(served.bundle.version, served.bundle.digest).set(1)
         logger.info("serving version %s", served.bundle.version)

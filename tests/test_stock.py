@@ -1,0 +1,47 @@
+"""One project the way a person makes it: Copier's own command, on git, nothing patched."""
+
+import subprocess
+import sys
+
+import yaml
+from harness import commit, edit, files, git, snapshot
+
+
+def test_copy_and_update_by_the_command_line(tmp_path):
+    def copier(*command: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", "copier", *command], capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stderr
+
+    template = snapshot(tmp_path / "template")
+    commit(template, "v1.0.0")
+    project = tmp_path / "project"
+    told = copier("copy", "--defaults", str(template), str(project))
+    assert "make train" in told
+    commit(project)
+    answers = yaml.safe_load((project / ".copier-answers.yml").read_text())
+    assert answers["_commit"] == "v1.0.0"
+
+    edit(template / "template/Makefile.jinja", "help: ## this list", "help: ## this very list")
+    commit(template, "v1.1.0")
+    told = copier("update", "--defaults", str(project))
+    assert "make check" in told
+    changed = [line[3:] for line in git(project, "status", "--porcelain").splitlines()]
+    assert changed == [".copier-answers.yml", "Makefile"]
+
+
+def test_a_name_that_renders_to_a_dot_leaves_the_path(tmp_path):
+    """What overlays stand on; Copier does not document it."""
+    template = tmp_path / "template"
+    (template / "{% if true %}.{% endif %}/inside").mkdir(parents=True)
+    (template / "{% if true %}.{% endif %}/inside/file").write_text("x")
+    (template / "{% if false %}.{% endif %}").mkdir()
+    (template / "{% if false %}.{% endif %}/other").write_text("x")
+    (template / "copier.yml").write_text("_exclude: [copier.yml]\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "copier", "copy", "--quiet", str(template), str(tmp_path / "made")]
+    )
+    assert done.returncode == 0
+    assert list(files(tmp_path / "made")) == ["inside/file"]
