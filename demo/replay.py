@@ -45,6 +45,12 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 SOURCE = "data/flights.parquet"
 CLIENTS = 4
 OUT = Path("reports/demo")
+STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 56rem; margin: 2rem auto; padding: 0 1rem }
+img { max-width: 100% }
+table { border-collapse: collapse }
+td, th { padding: .2rem .9rem; text-align: right; border-bottom: 1px solid #ddd }
+"""
 
 
 def main() -> None:
@@ -79,7 +85,16 @@ def serving(settings: Any) -> Iterator[str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "flight_delays", "serve", "--env", "production", "--port", str(port)]
+    command = [
+        sys.executable,
+        "-m",
+        "flight_delays",
+        "serve",
+        "--env",
+        "production",
+        "--port",
+        str(port),
+    ]
     with Path("var/serve.log").open("w") as log:
         server = subprocess.Popen(command, stdout=log, stderr=log)
     url = f"127.0.0.1:{port}"
@@ -116,7 +131,9 @@ def version(url: str, expected: str | None = None, wait: float = 30) -> str:
         finally:
             client.close()
         time.sleep(0.1)
-    raise SystemExit(f"error: no server with version {expected or 'any'} at {url}; see var/serve.log")
+    raise SystemExit(
+        f"error: no server with version {expected or 'any'} at {url}; see var/serve.log"
+    )
 
 
 def live(
@@ -186,8 +203,12 @@ def settled(url: str) -> None:
 @contextmanager
 def bar(name: str, total: int) -> Iterator[Any]:
     """A progress display; nothing where nobody looks."""
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed:,} flights"),
-               TimeElapsedColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed:,} flights"),
+        TimeElapsedColumn(),
+    )
     with Progress(*columns, disable=bool(os.environ.get("CI"))) as progress:
         task = progress.add_task(name, total=total)
         yield lambda n: progress.advance(task, n)
@@ -231,17 +252,24 @@ def show(
     table.loc["mean"] = table.mean()
     retrained = [t for t in turns if t["version"]]
     promoted = [t for t in retrained if "production" in t["promoted"]]
-    quiet = sum(t["verdict"] in ("ok", "warn") for t in turns)
-    counts = (f"{len(retrained)} retrainings by ciclo ({len(promoted)} reached production), {len(order)} by the "
-              f"calendar; {quiet} of {len(turns)} weekly turns were quiet.")
-    gap = table.loc["mean", "ciclo"] - table.loc["mean", "every month"]
-    verdict = (f"ciclo is {abs(gap):.3f} {'above' if gap >= 0 else 'below'} monthly retraining in the mean, "
-               f"and {table.loc['mean', 'ciclo'] - table.loc['mean', 'never retrained']:+.3f} against never retraining.")
+    quiet = sum(not t["version"] for t in turns)
+    counts = (
+        f"ciclo trained {len(retrained)} times and {len(promoted)} versions passed the gates, the "
+        f"calendar {len(order)} times; {quiet} of {len(turns)} weekly turns were quiet."
+    )
+    mean = table.loc["mean"]
+    gap = mean["ciclo"] - mean["every month"]
+    verdict = (
+        f"In the mean ciclo is {abs(gap):.3f} {'above' if gap >= 0 else 'below'} monthly "
+        f"retraining, and {mean['ciclo'] - mean['never retrained']:+.3f} against never retraining."
+    )
     picture(table, promoted, later)
-    print(f"\n{MAIN} of the flights of each month\n\n{table.round(3).to_string()}\n\n{counts}\n{verdict}")
+    print(f"\n{MAIN} of the flights of each month\n\n{table.round(3).to_string()}\n")
     for t in retrained:
-        print(f"  {t['at']:.10}: {t['reason']}; version {t['version']} -> "
-              f"{', '.join(t['promoted']) or 'nowhere'} {t['refused']}")
+        fell, _, _ = t["reason"].partition(";")
+        went = "production" if "production" in t["promoted"] else "refused by the gates"
+        print(f"{t['at']:.10}  {fell}: version {t['version']}, {went}")
+    print(f"\n{counts}\n{verdict}")
     page(table, counts, verdict, retrained)
     record = {"table": table.to_dict(), "turns": turns, "first": first}
     (OUT / "demo.json").write_text(json.dumps(record, indent=2, default=str) + "\n")
@@ -253,16 +281,33 @@ def picture(table: pd.DataFrame, promoted: list[dict[str, Any]], later: pd.DataF
 
     rows = table.drop(index="mean")
     figure, axes = plt.subplots(figsize=(9, 4.5))
-    styles = {"never retrained": ("#999999", ":"), "every month": ("#4c78a8", "--"), "ciclo": ("#d1495b", "-")}
+    styles = {
+        "never retrained": ("#999999", ":"),
+        "every month": ("#4c78a8", "--"),
+        "ciclo": ("#d1495b", "-"),
+    }
     for name, (color, style) in styles.items():
-        axes.plot(range(len(rows)), rows[name], color=color, linestyle=style, marker="o", linewidth=2,
-                  label=f"{name} ({table.loc['mean', name]:.3f})")
+        axes.plot(
+            range(len(rows)),
+            rows[name],
+            color=color,
+            linestyle=style,
+            marker="o",
+            linewidth=2,
+            label=f"{name} ({table.loc['mean', name]:.3f})",
+        )
     for t in promoted:
         at = pd.Timestamp(t["at"])
-        axes.axvline(at.month - 4.5 + at.day / at.days_in_month, color="#d1495b", alpha=0.35, linewidth=1)
+        axes.axvline(
+            at.month - 4.5 + at.day / at.days_in_month, color="#d1495b", alpha=0.35, linewidth=1
+        )
     axes.set_xticks(range(len(rows)), list(rows.index))
-    axes.set(ylabel=f"{MAIN} of the month's flights", title="Flights of 2013: the model kept by ciclo")
-    axes.legend(title="mean", frameon=False, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.08))
+    axes.set(
+        ylabel=f"{MAIN} of the month's flights", title="Flights of 2013: the model kept by ciclo"
+    )
+    axes.legend(
+        title="mean", frameon=False, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.08)
+    )
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(OUT / "demo.png", dpi=120, bbox_inches="tight")
     plt.close(figure)
@@ -272,16 +317,15 @@ def page(table: pd.DataFrame, counts: str, verdict: str, retrained: list[dict[st
     image = base64.b64encode((OUT / "demo.png").read_bytes()).decode()
     events = "".join(
         f"<li><b>{str(t['at'])[:10]}</b> {html.escape(t['reason'])}: version {t['version']} to "
-        f"{html.escape(', '.join(t['promoted']) or 'no environment')}. {html.escape(t['refused'])}</li>"
+        f"{', '.join(t['promoted']) or 'no environment'}. {html.escape(t['refused'])}</li>"
         for t in retrained
     )
     (OUT / "demo.html").write_text(f"""<!doctype html><html lang="en"><meta charset="utf-8">
 <title>ciclo: the demo</title>
-<style>body{{font:16px/1.5 system-ui,sans-serif;max-width:56rem;margin:2rem auto;padding:0 1rem;color:#222}}
-img{{max-width:100%}}table{{border-collapse:collapse}}td,th{{padding:.2rem .9rem;text-align:right;border-bottom:1px solid #ddd}}</style>
+<style>{STYLE}</style>
 <h1>One model through nine months of flights</h1>
-<p>Trained on January to March of 2013, served over HTTP, with outcomes a week late. A vertical line is
-a new version in production. {html.escape(counts)} {html.escape(verdict)}</p>
+<p>Trained on January to March of 2013, served over HTTP, with outcomes a week late. A vertical
+line is a new version in production. {html.escape(counts)} {html.escape(verdict)}</p>
 <img alt="{MAIN} a month of three lines" src="data:image/png;base64,{image}">
 {table.round(3).to_html(border=0)}
 <h2>What the cycle did</h2><ol>{events}</ol></html>

@@ -22,7 +22,10 @@ def main() -> None:
     project = Path(sys.argv[1]).resolve()
     if project.exists() and any(project.iterdir()):
         if not (project / MARK).exists():
-            sys.exit(f"error: {project} is not empty, and no demo made it; choose another: make demo DEST=...")
+            sys.exit(
+                f"error: {project} is not empty, and no demo made it; "
+                "choose another folder: make demo DEST=..."
+            )
         shutil.rmtree(project)
     python = ".".join(map(str, sys.version_info[:2]))
     copier.run_copy(
@@ -41,9 +44,14 @@ def main() -> None:
         "git -c user.name=demo -c user.email=demo@localhost commit --quiet --message Start",
     ):
         subprocess.run(command.split(), cwd=project, check=True)
-    clean = {k: v for k, v in os.environ.items() if k not in ("VIRTUAL_ENV", "MAKEFLAGS", "MAKELEVEL")}
-    setup = subprocess.run(["make", "--no-print-directory", "setup", f"PYTHON={sys.executable}"],
-                           cwd=project, env=clean)
+    clean = {
+        k: v for k, v in os.environ.items() if k not in ("VIRTUAL_ENV", "MAKEFLAGS", "MAKELEVEL")
+    }
+    setup = subprocess.run(
+        ["make", "--no-print-directory", "setup", f"PYTHON={sys.executable}"],
+        cwd=project,
+        env=clean,
+    )
     if setup.returncode:
         sys.exit(setup.returncode)
     print(f"environment ready after {time.perf_counter() - start:.0f} s", flush=True)
@@ -51,7 +59,8 @@ def main() -> None:
     done = subprocess.run(replay, cwd=project, env=clean | {"MLFLOW_DISABLE_TELEMETRY": "true"})
     if done.returncode:
         sys.exit(done.returncode)
-    print(f"done in {time.perf_counter() - start:.0f} s. The project is yours: cd {project}; make help")
+    took = time.perf_counter() - start
+    print(f"done in {took:.0f} s. The project is yours: cd {project}; make help")
 
 
 if __name__ == "__main__":

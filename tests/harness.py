@@ -28,7 +28,7 @@ def snapshot(to: Path) -> Path:
     for part in PARTS:
         source = ROOT / part
         if source.is_dir():
-            shutil.copytree(source, to / part, ignore=IGNORED)
+            shutil.copytree(source, to / part, ignore=IGNORED, dirs_exist_ok=True)
         else:
             shutil.copy2(source, to)
     for data in to.glob("template/**/*.parquet"):

@@ -10,7 +10,7 @@ import subprocess
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -124,8 +124,6 @@ def walk(made: Project, text: str) -> None:
     What stays is left running until the next one that stays, or the end. A command that is
     said to be `# not 0 ...` must fail.
     """
-    from contextlib import ExitStack
-
     with ExitStack() as open_:
         for line in "".join(blocks(text, "sh")).replace("\\\n", " ").splitlines():
             command = FAILS.sub("", line).strip()

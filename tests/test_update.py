@@ -60,13 +60,16 @@ def test_what_is_fixed_cannot_be_switched(question, answer, kept, repository, tm
     assert git(project, "status", "--porcelain") == ""
 
 
-def test_a_fixed_answer_changed_by_hand_is_put_back(repository, tmp_path):
-    project = start(repository, tmp_path / "project")
-    before = files(project)
-    edit(project / ANSWERS, "\nproblem: classification", "\nproblem: regression")
+@pytest.mark.parametrize(
+    ("problem", "other"), [("classification", "regression"), ("regression", "classification")]
+)
+def test_nor_can_it_by_hand(problem, other, repository, tmp_path):
+    project = start(repository, tmp_path / "project", problem=problem)
+    edit(project / ANSWERS, f"\nproblem: {problem}", f"\nproblem: {other}")
     commit(project)
-    switch(project)
-    assert files(project) == before
+    with pytest.raises(ValueError, match=f"it stays {problem}"):
+        switch(project)
+    assert git(project, "status", "--porcelain") == ""
 
 
 def test_an_update_from_an_older_version_equals_a_copy(tmp_path):

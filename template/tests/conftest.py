@@ -16,7 +16,17 @@ import pytest
 from . import package
 
 ROWS = 3000
-OWN = ("DATA_", "TRAIN_", "GATES_", "SERVING_", "JOURNAL_", "MONITOR_", "LOAD_", "MODEL_", "MLFLOW_")
+OWN = (
+    "DATA_",
+    "TRAIN_",
+    "GATES_",
+    "SERVING_",
+    "JOURNAL_",
+    "MONITOR_",
+    "LOAD_",
+    "MODEL_",
+    "MLFLOW_",
+)
 
 
 @pytest.fixture(scope="session")
@@ -95,9 +105,15 @@ def _move_artifacts(source: Path, folder: Path) -> None:
     import sqlite3
 
     with sqlite3.connect(folder / "var" / "mlflow.db") as db:
-        for table, column in (("experiments", "artifact_location"), ("runs", "artifact_uri"),
-                              ("logged_models", "artifact_location"), ("model_versions", "storage_location")):
-            db.execute(f"UPDATE {table} SET {column} = replace({column}, ?, ?)", (str(source), str(folder)))
+        for table, column in (
+            ("experiments", "artifact_location"),
+            ("runs", "artifact_uri"),
+            ("logged_models", "artifact_location"),
+            ("model_versions", "storage_location"),
+        ):
+            db.execute(
+                f"UPDATE {table} SET {column} = replace({column}, ?, ?)", (str(source), str(folder))
+            )
     db.close()
 
 

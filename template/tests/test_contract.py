@@ -29,7 +29,13 @@ def test_missing_is_nan_empty_or_nat() -> None:
     row = Row(**dict.fromkeys(contract.KINDS))
     for name, column in contract.columns([row]).items():  # type: ignore[list-item]
         kind = contract.KINDS[name]
-        assert column[0] == "" if kind == "category" else np.isnat(column[0]) if kind == "time" else np.isnan(column[0])
+        assert (
+            column[0] == ""
+            if kind == "category"
+            else np.isnat(column[0])
+            if kind == "time"
+            else np.isnan(column[0])
+        )
 
 
 def test_times_with_a_zone_become_utc() -> None:

@@ -49,8 +49,16 @@ def happen(windows: int, right: float, start: datetime = datetime(2031, 1, 1)) -
             chances = chances**2 if random.random() < right else 1 - chances
             outcome = classes[int(random.choice(len(classes), p=chances / chances.sum()))]
         records.append(
-            journal.Record(f"{start:%Y}{i:028}", None, start + timedelta(minutes=i), "1",
-                           bundle.manifest.contract, examples[e], answer, outcome)
+            journal.Record(
+                f"{start:%Y}{i:028}",
+                None,
+                start + timedelta(minutes=i),
+                "1",
+                bundle.manifest.contract,
+                examples[e],
+                answer,
+                outcome,
+            )
         )
     with journal.opened(settings.load().journal.url) as log:
         log.write(records)

@@ -12,6 +12,7 @@ features = package("project.features")
 target = package("project.target")
 settings = package("settings")
 UserError = package("errors").UserError
+FIELD = next(iter(features.Features.model_fields))
 
 
 def settings_for(uri: str, **train: object):
@@ -52,10 +53,12 @@ def test_rows_that_break_the_contract_are_counted_and_shown(project, sample) -> 
     broken.loc[broken.index[5:40], name] = "many"
     broken[name] = broken[name].astype(str)
     broken.to_csv("broken.csv", index=False)
-    with pytest.raises(UserError, match=rf"35 of .* rows break the contract") as error:
+    with pytest.raises(UserError, match=r"35 of .* rows break the contract") as error:
         data.snapshot(settings_for("broken.csv"))
     lines = str(error.value).splitlines()
-    assert len(lines) == 21 and name in lines[1] and "'many'" in lines[1]
+    assert len(lines) == 21
+    assert name in lines[1]
+    assert "'many'" in lines[1]
 
 
 def test_labelled_rows_of_the_journal_are_trained_on(trained, sample) -> None:
@@ -67,8 +70,15 @@ def test_labelled_rows_of_the_journal_are_trained_on(trained, sample) -> None:
     label = before.read()[target.TARGET].iloc[0].item()
     log = journal.Journal(settings.load().journal.url)
     answer = {"prediction": label}
-    made = journal.Record("a" * 32, "own-key", datetime(2031, 1, 1), "1",
-                          bundle.manifest.contract, bundle.examples[0]["features"], answer)
+    made = journal.Record(
+        "a" * 32,
+        "own-key",
+        datetime(2031, 1, 1),
+        "1",
+        bundle.manifest.contract,
+        bundle.examples[0]["features"],
+        answer,
+    )
     log.write([made, made._replace(id="b" * 32, key="no-label")])
     log.put_outcome("a" * 32, label)
     log.close()
@@ -84,8 +94,8 @@ def test_labelled_rows_of_the_journal_are_trained_on(trained, sample) -> None:
     [
         (lambda f: f.iloc[:0], "holds no rows"),
         (lambda f: f.iloc[:5], "too few to train on"),
-        (lambda f: f.drop(columns=list(features.Features.model_fields)[0]), "has no column"),
-        (lambda f: f.assign(**{list(features.Features.model_fields)[0]: None}), "holds no value"),
+        (lambda f: f.drop(columns=FIELD), "has no column"),
+        (lambda f: f.assign(**{FIELD: None}), "holds no value"),
     ],
     ids=["empty", "too-few", "no-column", "all-missing"],
 )
@@ -100,8 +110,10 @@ def test_sources_that_cannot_be_read_are_named(project) -> None:
     with open("torn.parquet", "wb") as file:
         file.write(b"PAR1 torn")
     for uri, said in [
-        ("nowhere.csv", "no such file"), ("torn.parquet", "cannot be read"),
-        ("rows.xlsx", "is not a source"), ("sqlite:///none.db", "names no table"),
+        ("nowhere.csv", "no such file"),
+        ("torn.parquet", "cannot be read"),
+        ("rows.xlsx", "is not a source"),
+        ("sqlite:///none.db", "names no table"),
         ("sqlite:///none.db#none", "cannot be read"),
     ]:
         with pytest.raises(UserError, match=said):
@@ -111,5 +123,5 @@ def test_sources_that_cannot_be_read_are_named(project) -> None:
 def test_a_missing_target_is_named(project, sample) -> None:
     raw = set(sample) - set(features.Features.model_fields) - {features.KEY, features.TIME}
     sample.drop(columns=list(raw)).to_parquet("unlabelled.parquet", index=False)
-    with pytest.raises(UserError, match="has no column"):
+    with pytest.raises(UserError, match=r"has no column"):
         data.snapshot(settings_for("unlabelled.parquet"))

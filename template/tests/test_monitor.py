@@ -228,3 +228,27 @@ def test_the_whole_way(trained: Path, repeat_first: bool):
     assert json.loads(tags["monitor"])["verdict"] == seen.verdict
     drifted = [name for name, found in seen.columns.items() if found["confirmed"]]
     assert bool(drifted) == repeat_first, drifted
+
+
+@pytest.mark.parametrize("changed_after", [0, None])
+def test_the_report_says_it_in_words(world: World, tmp_path: Path, changed_after: int | None):
+    report = package("report")
+    found = judge(world, world.records(0, 3, changed_after=changed_after))
+    (tmp_path / "monitor.json").write_text(json.dumps(found.__dict__))
+    made = report.write(tmp_path / "monitor.json", tmp_path / "monitor.html").read_text()
+    assert (found.verdict == "retrain") == (changed_after == 0)
+    assert report.WORDS[found.verdict] in made
+    assert found.reason in made
+    assert made.count("data:image/svg+xml") == 3
+    assert "http" not in made.replace("http-equiv", "")
+    assert "nan" not in made.split("<h2>", 1)[0]
+
+
+def test_a_report_of_nothing_says_so(tmp_path: Path):
+    report, errors = package("report"), package("errors")
+    with pytest.raises(errors.UserError, match="make monitor"):
+        report.write(tmp_path / "monitor.json", tmp_path / "monitor.html")
+    empty = Verdict("unknown", "<nothing> is served", "production")
+    made = report.page(json.loads(json.dumps(empty.__dict__)))
+    assert "It is not known" in made
+    assert "&lt;nothing&gt;" in made

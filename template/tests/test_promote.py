@@ -45,7 +45,7 @@ def test_a_version_walks_through_the_environments_and_back(known) -> None:
     assert promote.promote("production", settings.load(gates=FREE), known, version="3") is None
     assert promote.rollback("staging", known).to == "2"
     assert promote.rollback("staging", known).to == "1"
-    with pytest.raises(UserError, match="no earlier version"):
+    with pytest.raises(UserError, match=r"no earlier version"):
         promote.rollback("staging", known)
     hold(known, "staging", "3")
     assert promote.rollback("staging", known).to == "1"
@@ -58,21 +58,21 @@ def test_what_was_rolled_back_returns_only_by_hand(known) -> None:
     hold(known, "staging", "1", "2")
     promote.rollback("staging", known)
     free = settings.load(gates=FREE)
-    with pytest.raises(UserError, match="only by hand"):
+    with pytest.raises(UserError, match=r"only by hand"):
         promote.promote("staging", free, known, version="2", unattended=True)
     assert promote.promote("staging", free, known, version="2")
 
 
 def test_the_export_and_its_size_are_gated(known) -> None:
-    with pytest.raises(promote.Refused, match="size: .* MB, limit 0 MB"):
+    with pytest.raises(promote.Refused, match=r"size: .* MB, limit 0 MB"):
         promote.promote("test", settings.load(gates={"max_bundle_mb": 1e-6}), known, version="2")
-    with pytest.raises(promote.Refused, match="parity"):
+    with pytest.raises(promote.Refused, match=r"parity"):
         promote.promote("test", settings.load(gates={"parity": -1.0}), known, version="2")
     assert known.alias("test") == "1"
 
 
 def test_too_few_rows_refuse(known) -> None:
-    with pytest.raises(promote.Refused, match="at least 1000000 are needed"):
+    with pytest.raises(promote.Refused, match=r"at least 1000000 are needed"):
         promote.promote("staging", settings.load(gates={"min_rows": 10**6}), known, version="1")
 
 
@@ -81,7 +81,7 @@ def test_a_worse_model_is_refused_and_an_equal_one_is_not(known) -> None:
     equal = settings.load(gates={"min_rows": 50, "margin": 0.0})
     assert promote.promote("staging", equal, known, version="2")
     better = settings.load(gates={"min_rows": 50, "margin": 1e-9})
-    with pytest.raises(promote.Refused, match="needed"):
+    with pytest.raises(promote.Refused, match=r"needed"):
         promote.promote("staging", better, known, version="3")
 
 
@@ -104,7 +104,7 @@ def test_production_asks_for_the_load_report_of_this_bundle(known) -> None:
     import json
 
     asked = settings.load(gates={**FREE, "load": True, "approval": True})
-    with pytest.raises(promote.Refused, match="no load report.*approval"):
+    with pytest.raises(promote.Refused, match=r"no load report.*approval"):
         promote.promote("production", asked, known, version="1")
     digest = known.versions()[-1].tags["bundle"]
     for report, by, passes in [
@@ -154,7 +154,7 @@ def test_two_promoters_at_once_lose_no_move(known, monkeypatch) -> None:
 
 
 def test_what_is_not_there_is_named(known) -> None:
-    with pytest.raises(UserError, match="version 99 .* not registered"):
+    with pytest.raises(UserError, match=r"version 99 .* not registered"):
         promote.promote("test", settings.load(), known, version="99")
-    with pytest.raises(UserError, match="staging holds no version"):
+    with pytest.raises(UserError, match=r"staging holds no version"):
         promote.promote("production", settings.load(), known)

@@ -25,15 +25,24 @@ def test_every_door_gives_the_same(bundle, sample, monkeypatch) -> None:
     with sqlite3.connect("rows.db") as db:
         sample.to_sql("rows", db, index=False)
     db.close()
-    for source, out in [("rows.parquet", "out.parquet"), ("rows.csv", "out.csv"),
-                        ("sqlite:///rows.db#rows", "sqlite:///rows.db#out")]:
+    for source, out in [
+        ("rows.parquet", "out.parquet"),
+        ("rows.csv", "out.csv"),
+        ("sqlite:///rows.db#rows", "sqlite:///rows.db#out"),
+    ]:
         assert score.score(bundle, source, out) == len(sample)
     with sqlite3.connect("rows.db") as db:
-        tables = [pd.read_parquet("out.parquet"), pd.read_csv("out.csv"), pd.read_sql("SELECT * FROM out", db)]
+        tables = [
+            pd.read_parquet("out.parquet"),
+            pd.read_csv("out.csv"),
+            pd.read_sql("SELECT * FROM out", db),
+        ]
     db.close()
     answers = package("predict").predict(
-        bundle, bundles.ROWS.validate_python(package("data").records(
-            package("data").typed(sample.copy())[package("data").FIELDS]))
+        bundle,
+        bundles.ROWS.validate_python(
+            package("data").records(package("data").typed(sample.copy())[package("data").FIELDS])
+        ),
     )
     expected = [a["prediction"] for a in answers]
     for table in tables:
@@ -67,16 +76,16 @@ def test_examples_keep_their_scores(bundle) -> None:
     score.score(bundle, "examples.csv", "out.parquet")
     table = pd.read_parquet("out.parquet")
     expected = np.array([e["expected"] for e in bundle.examples])
-    names = [c for c in table if c.startswith("probabilities.")] or ["prediction"]
+    names = [str(c) for c in table if str(c).startswith("probabilities.")] or ["prediction"]
     given = table[names].to_numpy()
     np.testing.assert_allclose(given.squeeze(), expected.squeeze(), atol=1e-4, rtol=1e-4)
 
 
 def test_what_cannot_be_scored_is_named(bundle, sample) -> None:
-    with pytest.raises(UserError, match="is no output"):
+    with pytest.raises(UserError, match=r"is no output"):
         score.score(bundle, "rows.parquet", "out.txt")
-    with pytest.raises(UserError, match="nowhere.csv: cannot be read"):
+    with pytest.raises(UserError, match=r"nowhere.csv: cannot be read"):
         score.score(bundle, "nowhere.csv", "out.csv")
     sample.iloc[:, :1].to_csv("narrow.csv", index=False)
-    with pytest.raises(UserError, match="has no column"):
+    with pytest.raises(UserError, match=r"has no column"):
         score.score(bundle, "narrow.csv", "out.csv")

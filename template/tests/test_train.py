@@ -69,7 +69,7 @@ def test_one_class_is_refused(project: Path, sample) -> None:
         pytest.skip("a regression")
     frame = data.snapshot(settings.load()).read()
     one = data.store(frame[frame[TARGET] == frame[TARGET].iloc[0]], "one")
-    with pytest.raises(UserError, match="one class only"):
+    with pytest.raises(UserError, match=r"one class only"):
         train.train(settings.load(), registry.Registry(settings.load()), one)
 
 
@@ -111,7 +111,8 @@ def test_a_killed_run_registers_nothing_or_all(project: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert known.alias("test") == "2"
     running = known.client.search_runs(
-        [known.client.get_experiment_by_name(known.name).experiment_id], "attributes.status = 'RUNNING'"
+        [known.client.get_experiment_by_name(known.name).experiment_id],
+        "attributes.status = 'RUNNING'",
     )
     assert not running, "what was killed is marked so by the next run"
     assert not list(train.RUNS.iterdir())

@@ -22,7 +22,7 @@ image: locks/dev.txt ## build the images, named by the commit (BASE=, ENGINE=pod
 	@$(BUILD) --target job --tag '$(IMAGE)-job:$(TAG)' --tag '$(IMAGE)-job:latest' .
 	@echo "$(IMAGE):$(TAG) and $(IMAGE)-job:$(TAG)"
 
-smoke: $(READY) ## start the image on what ENV=test holds and compare its answers (BUNDLE=)
+smoke: image | $(READY) ## start the image without rights on what ENV=test holds and compare its answers (BUNDLE=)
 	@$(DO) smoke --env '$(or $(ENV),test)' --bundle '$(BUNDLE)' --engine '$(ENGINE)' '$(IMAGE):$(TAG)'
 
 up: image ## start server, follower, journal and MLflow with compose (PROFILE=observability)

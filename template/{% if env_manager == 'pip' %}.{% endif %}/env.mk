@@ -10,25 +10,25 @@ FETCH = { test -x var/tools/$(1)/bin/$(2) || { $(PYTHON) -m venv --clear var/too
 # The lock holds for every platform, which pip cannot resolve for yet: uv does, fetched for this alone.
 LOCKER := uv==0.13.9
 COMPILE = var/tools/$(LOCKER)/bin/uv pip compile --quiet --universal --generate-hashes \
-	--python-version $(VERSION_FILE) --custom-compile-command 'make lock' \
+	--python-version $(VERSION_FILE) --no-annotate --custom-compile-command 'make lock' \
 	--constraints var/constraints.txt pyproject.toml
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: python
-python:
-	@$(PYTHON) -c 'import sys; sys.exit("%d.%d" % sys.version_info[:2] != "$(VERSION_FILE)")' 2>/dev/null \
+NEED = $(PYTHON) -c 'import sys; sys.exit("%d.%d" % sys.version_info[:2] != "$(VERSION_FILE)")' 2>/dev/null \
 	|| { echo "error: $(PYTHON) is not a Python $(VERSION_FILE); install that, or say where it is: make PYTHON=/path/to/python" >&2; exit 1; }
 
-.venv/.ready: locks/dev.txt .python-version pyproject.toml | python
+.venv/.ready: locks/dev.txt .python-version pyproject.toml
+	@$(NEED)
 	@rm -f $@
 	@$(PYTHON) -m venv --clear .venv
 	@echo "installing locks/dev.txt into .venv" >&2
-	@$(RUN)python -m pip install --quiet --require-hashes --no-deps --requirement locks/dev.txt
+	@$(RUN)python -m pip install --quiet --no-compile --require-hashes --no-deps --requirement locks/dev.txt
 	@$(RUN)python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
 .PHONY: compile
-compile: var/constraints.txt | python
+compile: var/constraints.txt
+	@$(NEED)
 	@$(call FETCH,$(LOCKER),uv)
 	@$(COMPILE) --all-extras --group dev --output-file $(NEW)/dev.txt >/dev/null
 	@$(COMPILE) --all-extras --constraints $(NEW)/dev.txt --output-file $(NEW)/job.txt >/dev/null

@@ -7,13 +7,12 @@ RUN := .venv/bin/
 # $(call TOOL,PACKAGE==VERSION,COMMAND,CONSTRAINTS) runs a tool apart from the project.
 TOOL = $(UV) tool run --quiet --from '$(1)' $(if $(3),--constraints $(3)) $(2)
 COMPILE = $(UV) pip compile --quiet --universal --generate-hashes --python-version $(shell cat .python-version) \
-	--custom-compile-command 'make lock' --constraints var/constraints.txt pyproject.toml
+	--no-annotate --custom-compile-command 'make lock' --constraints var/constraints.txt pyproject.toml
 
-.PHONY: uv
-uv:
-	@$(UV) --version >/dev/null 2>&1 || { echo "error: uv is not there; install it (pipx install uv), or say where it is: make UV=/path/to/uv" >&2; exit 1; }
+NEED = $(UV) --version >/dev/null 2>&1 || { echo "error: uv is not there; install it (pipx install uv), or say where it is: make UV=/path/to/uv" >&2; exit 1; }
 
-.venv/.ready: locks/dev.txt .python-version pyproject.toml | uv
+.venv/.ready: locks/dev.txt .python-version pyproject.toml
+	@$(NEED)
 	@rm -f $@
 	@$(UV) venv --quiet --clear --python $(PYTHON) .venv
 	@echo "installing locks/dev.txt into .venv" >&2
@@ -22,7 +21,8 @@ uv:
 	@touch $@
 
 .PHONY: compile
-compile: var/constraints.txt | uv
+compile: var/constraints.txt
+	@$(NEED)
 	@$(COMPILE) --all-extras --group dev --output-file $(NEW)/dev.txt >/dev/null
 	@$(COMPILE) --all-extras --constraints $(NEW)/dev.txt --output-file $(NEW)/job.txt >/dev/null
 	@$(COMPILE) --constraints $(NEW)/dev.txt --output-file $(NEW)/serve.txt >/dev/null

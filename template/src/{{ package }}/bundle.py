@@ -1,9 +1,9 @@
 """The model as it is served: a directory, written once by training and verified when read.
 
-    manifest.json    what it is, from which code and data, and the sha256 of the other files
-    model.*          the exported model
-    examples.json    rows with the scores they must give
-    reference.json   statistics of the training data, for the drift monitor
+manifest.json    what it is, from which code and data, and the sha256 of the other files
+model.*          the exported model
+examples.json    rows with the scores they must give
+reference.json   statistics of the training data, for the drift monitor
 """
 
 import hashlib

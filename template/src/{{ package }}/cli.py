@@ -12,8 +12,12 @@ import typer
 from .errors import UserError
 from .settings import ENVIRONMENTS, Settings, load
 
-app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False,
-                  help="The life cycle of the model, a command a step.")
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    help="The life cycle of the model, a command a step.",
+)
 REPORTS = Path("reports")
 Environment = Annotated[str, typer.Option("--env", help=" | ".join(ENVIRONMENTS))]
 
@@ -58,10 +62,24 @@ def data() -> None:
     with step("load and validate"):
         snapshot = data.snapshot(load())
         frame = snapshot.read()
-    table("data", {"source": snapshot.source, "rows": f"{len(frame):,}",
-                   "fingerprint": snapshot.fingerprint, "snapshot": snapshot.path})
-    report("data", {"source": snapshot.source, "rows": len(frame),
-                    "fingerprint": snapshot.fingerprint, "snapshot": str(snapshot.path)})
+    table(
+        "data",
+        {
+            "source": snapshot.source,
+            "rows": f"{len(frame):,}",
+            "fingerprint": snapshot.fingerprint,
+            "snapshot": snapshot.path,
+        },
+    )
+    report(
+        "data",
+        {
+            "source": snapshot.source,
+            "rows": len(frame),
+            "fingerprint": snapshot.fingerprint,
+            "snapshot": str(snapshot.path),
+        },
+    )
 
 
 @app.command()
@@ -84,10 +102,17 @@ def train(
         promote("test", settings, registry, version=trained.version)
     report("train", trained)
     _examples(held("test", settings))
-    table(f"{settings.model.name} version {trained.version}", {
-        "rows": f"{trained.rows['train']:,} to train, {trained.rows['holdout']:,} held out",
-        **trained.metrics, "data": stored.fingerprint[:12], "bundle": trained.bundle,
-        "environment": "test", "next": "make serve"})
+    table(
+        f"{settings.model.name} version {trained.version}",
+        {
+            "rows": f"{trained.rows['train']:,} to train, {trained.rows['holdout']:,} held out",
+            **trained.metrics,
+            "data": stored.fingerprint[:12],
+            "bundle": trained.bundle,
+            "environment": "test",
+            "next": "make serve",
+        },
+    )
 
 
 def _examples(bundle: Any) -> None:
@@ -101,7 +126,9 @@ def _examples(bundle: Any) -> None:
 
 @app.command()
 def promote(
-    env: Environment, version: str = "", by: Annotated[str, typer.Option(envvar="BY")] = "",
+    env: Environment,
+    version: str = "",
+    by: Annotated[str, typer.Option(envvar="BY")] = "",
     unattended: bool = False,
 ) -> None:
     """Move a version into an environment, if its gates let it."""
@@ -113,8 +140,10 @@ def promote(
     try:
         move = promote(known(env), settings, Registry(settings), version, by, unattended)
     except Refused as error:
-        report("promote", {"environment": env, "promoted": False,
-                           "gates": [asdict(g) for g in error.gates]})
+        report(
+            "promote",
+            {"environment": env, "promoted": False, "gates": [asdict(g) for g in error.gates]},
+        )
         raise
     report("promote", {"environment": env, "promoted": bool(move), "move": move and asdict(move)})
     if move is None:
@@ -122,7 +151,9 @@ def promote(
         return
     for gate in move.gates.values():
         console.print(f"[green]✓[/] {gate['name']}: {gate['detail']}")
-    console.print(f"{env} holds version {move.to}" + (f", before {move.back_from}" * bool(move.back_from)))
+    console.print(
+        f"{env} holds version {move.to}" + (f", before {move.back_from}" * bool(move.back_from))
+    )
 
 
 @app.command()
@@ -176,7 +207,9 @@ def score(data: str, out: str, env: Environment = "test") -> None:
     from .score import score
 
     if not data or not out:
-        raise UserError("say what to score and where to write it: make score DATA=rows.csv OUT=scores.csv")
+        raise UserError(
+            "say what to score and where to write it: make score DATA=rows.csv OUT=scores.csv"
+        )
     bundle = held(env, load())
     n = score(bundle, data, out)
     report("score", {"rows": n, "out": out, "version": bundle.version, "bundle": bundle.digest})

@@ -53,7 +53,8 @@ def load(
     from .progress import table
     from .registry import Registry
 
-    settings, how = settings_in_force(), {"url": url, "ui": ui, "yes": yes}
+    settings = settings_in_force()
+    how: dict[str, Any] = {"url": url, "ui": ui, "yes": yes}
     if bundle:
         found = load.run(settings, _bundle(env, bundle), **how)
     else:

@@ -57,8 +57,14 @@ def turn(settings: Settings, registry: Registry, force: bool = False) -> Turn:
         try:
             if environment == "production" and settings.gates.load:
                 _measure(settings, registry)
-            promote(environment, settings, registry, by="cycle", unattended=True,
-                    version=trained.version)
+            promote(
+                environment,
+                settings,
+                registry,
+                by="cycle",
+                unattended=True,
+                version=trained.version,
+            )
         except Refused as error:
             done.refused = str(error)
             break

@@ -138,7 +138,8 @@ def rows(frame: pd.DataFrame, uri: str) -> Iterator[list[Features]]:
 
 def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
     """Rows as plain Python values, None where missing."""
-    return frame.astype(object).where(frame.notna(), None).to_dict("records")
+    plain = frame.astype(object).where(frame.notna(), None)
+    return [dict(zip(plain.columns, row, strict=True)) for row in plain.itertuples(index=False)]
 
 
 def columns(frame: pd.DataFrame, uri: str = "the snapshot") -> Columns:
@@ -156,7 +157,7 @@ def later(frame: pd.DataFrame, until: str | int | None) -> np.ndarray:
     """Which rows came after `until`, as a manifest gives it."""
     if until is None:
         return np.ones(len(frame), dtype=bool)
-    return positions(frame) > (np.datetime64(until) if TIME else until)
+    return positions(frame) > (np.datetime64(str(until)) if TIME else until)
 
 
 def store(frame: pd.DataFrame, source: str) -> Snapshot:

@@ -62,7 +62,10 @@ def _registry(settings: Settings) -> str:
     from .registry import Registry
 
     versions = Registry(settings).versions()
-    where = os.environ.get("MLFLOW_TRACKING_URI") or "var/mlflow.db (set MLFLOW_TRACKING_URI for a server)"
+    where = (
+        os.environ.get("MLFLOW_TRACKING_URI")
+        or "var/mlflow.db (set MLFLOW_TRACKING_URI for a server)"
+    )
     return f"{where}, {len(versions)} versions of {settings.model.name}"
 
 
@@ -73,7 +76,8 @@ def _journal(settings: Settings) -> str:
 
     with opened(settings.journal.url) as journal:
         labelled = len(journal.rows(labelled=True)) if journal else 0
-    return f"{settings.journal.url.partition('@')[2] or settings.journal.url}, {labelled:,} labelled rows"
+    where = settings.journal.url.rpartition("@")[2]  # without the password
+    return f"{where}, {labelled:,} labelled rows"
 
 
 def _git() -> str:
@@ -81,15 +85,21 @@ def _git() -> str:
 
     commit, dirty = git()
     if commit == "none":
-        raise UserError("no commit yet: git init, git add ., git commit; models then name their code")
+        raise UserError(
+            "no commit yet: git init, git add ., git commit; models then name their code"
+        )
     return commit[:12] + (", with changes" if dirty else "")
 
 
 def _engine() -> str:
     name = os.environ.get("ENGINE", "docker")
     if not shutil.which(name):
-        raise UserError(f"{name} is not installed; `make image` and `make up` need it (ENGINE=podman)")
-    asked = subprocess.run([name, "info", "--format", "{{.ServerVersion}}"], capture_output=True, text=True)
+        raise UserError(
+            f"{name} is not installed; `make image` and `make up` need it (ENGINE=podman)"
+        )
+    asked = subprocess.run(
+        [name, "info", "--format", "{{.ServerVersion}}"], capture_output=True, text=True
+    )
     if asked.returncode:
         raise UserError(f"{name} does not answer; start it, or set DOCKER_HOST")
     return f"{name} {asked.stdout.strip()}"

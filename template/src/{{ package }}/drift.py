@@ -70,7 +70,7 @@ def score_drift(reference: Reference, scores: np.ndarray, floor: float) -> dict[
 def missing(values: np.ndarray) -> np.ndarray:
     """Which values are missing: "" or None, and whatever is not a finite number."""
     if values.dtype == object:
-        return np.array([v is None or v == "" for v in values], dtype=bool)
+        return ~values.astype(bool)
     return ~np.isfinite(values.astype(np.float64))
 
 
@@ -88,7 +88,7 @@ def _summary(values: np.ndarray) -> dict[str, Any]:
     gone = missing(values)
     counts = {"rows": len(values), "missing": int(gone.sum())}
     if values.dtype == object:
-        found = Counter(map(str, values[~gone])).most_common(CATEGORIES)
+        found = Counter(values[~gone].tolist()).most_common(CATEGORIES)
         # sorted, so that equal data make an equal file
         return {"kind": "category", "counts": dict(sorted(found)), **counts}
     present = _numbers(values, gone)
@@ -122,7 +122,7 @@ def _shares(summary: dict[str, Any]) -> np.ndarray:
 def _counts(summary: dict[str, Any], values: np.ndarray, gone: np.ndarray) -> np.ndarray:
     """The window as counts over the same categories as `_shares`."""
     if summary["kind"] == "category":
-        found = Counter(map(str, values[~gone]))
+        found = Counter(values[~gone].tolist())
         known = [found[name] for name in summary["counts"]]
     else:
         known = [int(np.isclose(_numbers(values, gone), p).sum()) for p in summary["points"]]

@@ -14,7 +14,7 @@ from .project.metrics import METRICS
 from .project.target import TARGET
 
 matplotlib.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402  # the backend must be chosen first
+import matplotlib.pyplot as plt  # the backend must be chosen first
 
 MAIN = next(iter(METRICS))
 
@@ -43,7 +43,11 @@ def evaluate(actual: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
 
 
 def figures(
-    frame: pd.DataFrame, actual: np.ndarray, predicted: np.ndarray, classes: list[Any] | None, to: Path
+    frame: pd.DataFrame,
+    actual: np.ndarray,
+    predicted: np.ndarray,
+    classes: list[Any] | None,
+    to: Path,
 ) -> None:
     """Draws the pictures of the hold-out into the folder `to`, as PNG files."""
     to.mkdir(parents=True, exist_ok=True)
@@ -80,9 +84,7 @@ def _calibration(actual: np.ndarray, predicted: np.ndarray, classes: list[Any], 
 
     figure, axes = plt.subplots(figsize=(5, 5))
     for i, c in list(enumerate(classes))[-1 if len(classes) == 2 else 0 :]:
-        seen, said = calibration_curve(
-            actual == i, predicted[:, i], n_bins=10, strategy="quantile"
-        )
+        seen, said = calibration_curve(actual == i, predicted[:, i], n_bins=10, strategy="quantile")
         axes.plot(said, seen, marker="o", label=str(c))
     axes.plot([0, 1], [0, 1], color="grey", linestyle=":")
     axes.set(xlabel="predicted probability", ylabel="share observed", title="Calibration")

@@ -75,8 +75,8 @@ def run(
 def capacity(settings: Settings, bundle: Bundle) -> dict[str, Any]:
     """Raises the rate in steps until the limits break; writes reports/capacity.json, returns it.
 
-    The rate doubles until a step breaks, then the gap is halved until it is small; `rate` is the highest that
-    held, in requests per second, and `limited_by` says what broke first.
+    The rate doubles until a step breaks, then the gap is halved until it is small; `rate` is the
+    highest that held, in requests per second, and `limited_by` says what broke first.
     """
     limits, steps = settings.load, []
     held, broken, rate = 0.0, math.inf, limits.capacity_start

@@ -65,10 +65,16 @@ def gates(
         size = sum(f.stat().st_size for f in candidate.bundle.path.iterdir()) / 1e6
         return [
             Gate("bundle", True, "checksums, contract and examples hold"),
-            Gate("parity", manifest.parity <= limits.parity,
-                 f"exported differs from trained by {manifest.parity:.1g}, limit {limits.parity:.1g}"),
-            Gate("size", size <= limits.max_bundle_mb,
-                 f"{size:.1f} MB, limit {limits.max_bundle_mb:.0f} MB (gates.max_bundle_mb)"),
+            Gate(
+                "parity",
+                manifest.parity <= limits.parity,
+                f"export differs by {manifest.parity:.1g}, limit {limits.parity:.1g}",
+            ),
+            Gate(
+                "size",
+                size <= limits.max_bundle_mb,
+                f"{size:.1f} MB, limit {limits.max_bundle_mb:.0f} MB (gates.max_bundle_mb)",
+            ),
         ]
     if environment == "staging":
         return [compare(candidate, settings, registry)]
@@ -104,30 +110,45 @@ def compare(candidate: Candidate, settings: Settings, registry: Registry) -> Gat
         newer &= data.later(frame, holder.manifest.trained_until)
     frame = frame[newer].iloc[-ROWS:]
     if len(frame) < settings.gates.min_rows:
-        return Gate(MAIN, False, f"{len(frame)} labelled rows are newer than the models; at least "
-                    f"{settings.gates.min_rows} are needed (gates.min_rows)")
+        return Gate(
+            MAIN,
+            False,
+            f"{len(frame)} labelled rows are newer than the models; at least "
+            f"{settings.gates.min_rows} are needed (gates.min_rows)",
+        )
     actual = codes(frame[TARGET], manifest.classes)
     columns = data.columns(frame)
     metric = METRICS[MAIN]
     own = candidate.bundle.scores(columns)
     value = metric(actual, own)
     if holder is None:
-        return Gate(MAIN, bool(np.isfinite(value)), f"{value:.4f} on {len(frame):,} rows; the first here")
+        return Gate(
+            MAIN, bool(np.isfinite(value)), f"{value:.4f} on {len(frame):,} rows; the first here"
+        )
     if holder.manifest.classes != manifest.classes:
-        return Gate(MAIN, False, f"version {holder.version} knows other classes; they do not compare")
+        return Gate(
+            MAIN, False, f"version {holder.version} knows other classes; they do not compare"
+        )
     try:
         other = holder.scores(columns)
     except BundleError as error:
-        return Gate(MAIN, False, f"{error}; clear the way with `make rollback` or a fresh model.name")
+        return Gate(
+            MAIN, False, f"{error}; clear the way with `make rollback` or a fresh model.name"
+        )
     low, high = bootstrap(metric, actual, own, other, settings.train.seed)
-    text = (f"{value:.4f} against {metric(actual, other):.4f} of version {holder.version} on "
-            f"{len(frame):,} rows; gain {low:+.4f} to {high:+.4f}, needed {settings.gates.margin:+.4f}")
+    text = (
+        f"{value:.4f} against {metric(actual, other):.4f} of version {holder.version} on "
+        f"{len(frame):,} rows; gain {low:+.4f} to {high:+.4f}, needed {settings.gates.margin:+.4f}"
+    )
     return Gate(MAIN, low >= settings.gates.margin, text)
 
 
 def bootstrap(
     metric: Callable[[np.ndarray, np.ndarray], float],
-    actual: np.ndarray, own: np.ndarray, other: np.ndarray, seed: int,
+    actual: np.ndarray,
+    own: np.ndarray,
+    other: np.ndarray,
+    seed: int,
 ) -> tuple[float, float]:
     """The 95 % interval of the gain of `own` over `other`; a gain is above zero."""
     random = np.random.default_rng(seed)
@@ -141,7 +162,11 @@ def bootstrap(
 
 
 def promote(
-    environment: str, settings: Settings, registry: Registry, version: str = "", by: str = "",
+    environment: str,
+    settings: Settings,
+    registry: Registry,
+    version: str = "",
+    by: str = "",
     unattended: bool = False,
 ) -> Move | None:
     """Moves a version in; by default the newest for test, else what the environment before holds.
@@ -155,16 +180,27 @@ def promote(
     if version == holder:
         return None
     if version not in {v.version for v in registry.versions()}:
-        raise UserError(f"version {version} of {settings.model.name} is not registered; see `make status`")
+        raise UserError(
+            f"version {version} of {settings.model.name} is not registered; see `make status`"
+        )
     if unattended and version in rolled_back(registry.moves(environment)):
-        raise UserError(f"version {version} was rolled back from {environment}; it goes there again "
-                        f"only by hand: make promote ENV={environment} VERSION={version}")
+        raise UserError(
+            f"version {version} was rolled back from {environment}; it goes there again "
+            f"only by hand: make promote ENV={environment} VERSION={version}"
+        )
     bundle = bundles.load(registry.pull(version, VERSIONS))
     said = gates(environment, Candidate(bundle, version, holder, by), settings, registry)
     if not all(gate.passed for gate in said):
         raise Refused(environment, version, said)
-    move = Move(environment, "promote", version, holder or "", by or getpass.getuser(), git()[0],
-                {g.name: asdict(g) for g in said})
+    move = Move(
+        environment,
+        "promote",
+        version,
+        holder or "",
+        by or getpass.getuser(),
+        git()[0],
+        {g.name: asdict(g) for g in said},
+    )
     return _make(move, registry)
 
 

@@ -41,9 +41,7 @@ def partitions(uri: str) -> Iterator[pd.DataFrame]:
                 for batch in file.iter_batches(PARTITION):
                     yield batch.to_pandas()
         elif uri.endswith((".csv", ".csv.gz")):
-            yield from pd.read_csv(
-                uri, chunksize=PARTITION, keep_default_na=False, na_values=[""]
-            )
+            yield from pd.read_csv(uri, chunksize=PARTITION, keep_default_na=False, na_values=[""])
         else:
             raise UserError(f"{uri}: is not a source; use .csv, .csv.gz, .parquet or URL#TABLE")
     except UserError:
@@ -106,9 +104,7 @@ def _publish(parts: list[Path], out: str) -> None:
         url, table = split_sql(out)
         with sa.create_engine(url).begin() as connection:  # one transaction: all rows or none
             for i, frame in enumerate(frames):
-                frame.to_sql(
-                    table, connection, index=False, if_exists="append" if i else "replace"
-                )
+                frame.to_sql(table, connection, index=False, if_exists="append" if i else "replace")
         return
     path = Path(out)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -125,5 +121,3 @@ def _publish(parts: list[Path], out: str) -> None:
             for frame in frames:
                 writer.write_table(pa.Table.from_pandas(frame, schema=first, preserve_index=False))
     draft.replace(path)
-
-

@@ -1,7 +1,8 @@
 """Every setting with its default. What you change goes into settings.toml.
 
 Flags win over the environment, the environment over settings.toml, that over the defaults here.
-`[journal] url` in the file is JOURNAL_URL in the environment. An unknown name is refused.
+`[journal] url` in the file is JOURNAL_URL in the environment. An unknown name in the file is
+refused; in the environment, which others share, it is not ours.
 """
 
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_settings import (
     BaseSettings,
+    EnvSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     TomlConfigSettingsSource,
@@ -93,10 +95,11 @@ class Journal(Section):
 
 
 class Monitor(Section):
-    window: int = Field(1000, ge=30)
+    window: int = Field(500, ge=30)
     """Rows in a window; the metric is judged on windows of this many labelled ones."""
-    margin: float = Field(0.0, ge=0)
-    """How much worse than at promotion the metric's 95 % interval may be without an alarm."""
+    margin: float = Field(0.01, ge=0)
+    """How much worse than at promotion the metric may surely be (95 %) without an alarm, in the
+    metric's own unit."""
     threshold: float = Field(0.1, gt=0)
     """Distances below this are no drift of a column, however sure they are."""
     confirm: int = Field(2, gt=0)
@@ -108,7 +111,7 @@ class Monitor(Section):
 class Load(Section):
     users: int = Field(100, gt=0)
     """Clients at once; each waits 1 to 5 seconds between two requests."""
-    spawn_rate: float = Field(50, gt=0)
+    spawn_rate: float = Field(10, gt=0)
     """Clients that start per second."""
     run_time: int = Field(20, gt=0)
     """Seconds of load."""
@@ -144,10 +147,21 @@ class Settings(BaseSettings):
 
     @classmethod
     def settings_customise_sources(
-        cls, settings_cls: type[BaseSettings], **sources: PydanticBaseSettingsSource
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        toml = TomlConfigSettingsSource(settings_cls)
-        return sources["init_settings"], sources["env_settings"], toml
+        if isinstance(env_settings, EnvSettingsSource):  # a bare DATA, as make sets, is not ours
+            known = {
+                f"{section}_{name}"
+                for section, field in settings_cls.model_fields.items()
+                for name in field.annotation.model_fields  # type: ignore[union-attr]
+            }
+            env_settings.env_vars = {k: v for k, v in env_settings.env_vars.items() if k in known}
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
 
 
 def load(**flags: dict[str, Any]) -> Settings:
@@ -161,6 +175,8 @@ def load(**flags: dict[str, Any]) -> Settings:
         lines = [
             f"{'.'.join(map(str, e['loc']))} = {e['input']!r}: {e['msg']}" for e in error.errors()
         ]
-        raise UserError(f"settings: {'; '.join(lines)}; see settings.py for what there is") from None
+        raise UserError(
+            f"settings: {'; '.join(lines)}; see settings.py for what there is"
+        ) from None
     except ValueError as error:
         raise UserError(f"{FILE}: {error}") from None

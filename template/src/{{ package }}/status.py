@@ -20,20 +20,26 @@ def show(registry: Registry, console: Console, moves: int = 10) -> None:
         console.print(f"{registry.name}: no version yet; run `make train`")
         return
     metrics = [n for n in versions[0].tags if n.startswith("metric.")]
-    table = _table(registry.name, "version", "holds it", "made", *[m[7:] for m in metrics], "data", "commit")
+    table = _table(
+        registry.name, "version", "holds it", "made", *[m[7:] for m in metrics], "data", "commit"
+    )
     for v in versions:
         table.add_row(
-            v.version, " ".join(e for e in ENVIRONMENTS if e in v.environments), _time(v.created),
+            v.version,
+            " ".join(e for e in ENVIRONMENTS if e in v.environments),
+            _time(v.created),
             *[f"{float(v.tags[m]):.4f}" if m in v.tags else "" for m in metrics],
-            v.tags.get("data", "")[:8], v.tags.get("commit", "")[:8],
+            v.tags.get("data", "")[:8],
+            v.tags.get("commit", "")[:8],
         )
     console.print(table)
     history = _table("moves", "when", "move", "version", "by", "why")
     made = sorted((m for e in ENVIRONMENTS for m in registry.moves(e)), key=lambda m: m.at)
     for m in made[-moves:]:
         why = next((g["detail"] for n, g in m.gates.items() if n not in ("bundle", "size")), "")
-        history.add_row(_time(m.at), f"{m.kind} {m.environment}",
-                        f"{m.back_from or '-'} to {m.to}", m.by, why)
+        history.add_row(
+            _time(m.at), f"{m.kind} {m.environment}", f"{m.back_from or '-'} to {m.to}", m.by, why
+        )
     console.print(history)
 
 

@@ -8,9 +8,9 @@ import importlib.metadata
 import re
 import shutil
 import subprocess
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -69,7 +69,10 @@ def train(settings: Settings, registry: Registry, snapshot: data.Snapshot) -> Tr
     early, late = project.split(used, settings.train.holdout)
     with step("fit"):
         fitted = fit(early, late, settings.train.seed)
-    with registry.run(f"train {snapshot.fingerprint[:8]}") as run, _folder(run.info.run_id) as folder:
+    with (
+        registry.run(f"train {snapshot.fingerprint[:8]}") as run,
+        _folder(run.info.run_id) as folder,
+    ):
         with step("evaluate"):
             actual = evaluate.codes(late[TARGET], fitted.classes)
             metrics = evaluate.evaluate(actual, fitted.scores)
@@ -80,12 +83,22 @@ def train(settings: Settings, registry: Registry, snapshot: data.Snapshot) -> Tr
             manifest = _manifest(settings, fitted, snapshot, metrics, run.info.run_id, until)
             bundle = export(fitted, late, manifest, folder / "bundle")
         rows = {"train": len(early), "holdout": len(late)}
-        parameters = {"rows": len(early), **settings.train.model_dump(), **_parameters(fitted.model)}
+        parameters = {
+            "rows": len(early),
+            **settings.train.model_dump(),
+            **_parameters(fitted.model),
+        }
         (folder / "report" / "model_card.md").write_text(evaluate.card(manifest, rows, parameters))
         with step("register"):
             version = registry.register(
-                run.info.run_id, bundle, _sample(late), parameters, metrics,
-                folder / "report", snapshot.source, _requirements(),
+                run.info.run_id,
+                bundle,
+                _sample(late),
+                parameters,
+                metrics,
+                folder / "report",
+                snapshot.source,
+                _requirements(),
             )
     return Trained(version, bundle.digest, run.info.run_id, rows, metrics)
 
@@ -94,7 +107,9 @@ def fit(early: pd.DataFrame, late: pd.DataFrame, seed: int) -> Fitted:
     """Fits on the earlier rows and scores the later ones; raises UserError where that is vain."""
     derived = contract.derive(data.columns(early))
     numbers, categories = contract.names(derived)
-    model = build(list(range(len(numbers))), [len(numbers) + i for i in range(len(categories))], seed)
+    model = build(
+        list(range(len(numbers))), [len(numbers) + i for i in range(len(categories))], seed
+    )
     labels = early[TARGET].to_numpy()
     if hasattr(model, "predict_proba") and len(pd.unique(labels)) < 2:
         raise UserError(
@@ -132,8 +147,12 @@ def export(fitted: Fitted, late: pd.DataFrame, manifest: Manifest, path: Path) -
 
 
 def _manifest(
-    settings: Settings, fitted: Fitted, snapshot: data.Snapshot, metrics: dict[str, float],
-    run: str, until: Any,
+    settings: Settings,
+    fitted: Fitted,
+    snapshot: data.Snapshot,
+    metrics: dict[str, float],
+    run: str,
+    until: Any,
 ) -> Manifest:
     commit, dirty = git()
     lock = Path("locks/dev.txt")

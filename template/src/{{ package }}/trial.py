@@ -116,7 +116,7 @@ def running(bundle: Bundle, url: str) -> Iterator[str]:
             served = json.load(answer)
     except (OSError, HTTPException, ValueError) as error:
         raise UserError(f"{url}/version does not answer: {error}") from None
-    if served.get("bundle") != bundle.digest:
+    if served.get("digest") != bundle.digest:
         raise UserError(
             f"{url} serves version {served.get('version')} ({served.get('bundle')}), not "
             f"{bundle.version} ({bundle.digest}); choose the ENV whose version it serves"

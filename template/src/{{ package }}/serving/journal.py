@@ -12,12 +12,9 @@ import sqlalchemy as sa
 
 from ..errors import UserError
 from . import schema
-from .schema import INSERT, MIGRATIONS, SERIAL
+from .schema import INSERT, MIGRATIONS, NEVER, SERIAL, line, outcome_line, stamp
 from .schema import OUTCOMES as _O
 from .schema import PREDICTIONS as _P
-
-NEVER = datetime(9999, 12, 31)
-"""The `at` of an outcome that names its prediction by id: NULL would not be unique in a key."""
 
 
 class Record(NamedTuple):
@@ -33,25 +30,6 @@ class Record(NamedTuple):
     outcome: Any = None
 
 
-def stamp(time: datetime) -> str:
-    """A time without a zone, as both databases read it."""
-    return time.isoformat(" ", "microseconds")
-
-
-def line(record: Record) -> str:
-    """The JSON that `Journal.insert` takes for one prediction.
-
-    Features and prediction are JSON within JSON: PostgreSQL would not read a NUL otherwise.
-    """
-    row = record._replace(features=json.dumps(record.features), at=stamp(record.at))  # type: ignore
-    return json.dumps(row._replace(prediction=json.dumps(record.prediction))._asdict())  # type: ignore
-
-
-def outcome_line(ref: str, outcome: Any, at: datetime | None = None) -> str:
-    """The JSON that `Journal.insert` takes for one outcome: by id, or by own key and time."""
-    return json.dumps({"ref": ref, "at": stamp(at or NEVER), "outcome": json.dumps(outcome)})
-
-
 class Journal:
     """The journal's database: `sqlite:///path` or `postgresql+psycopg://...`.
 
@@ -64,7 +42,7 @@ class Journal:
         parsed = sa.make_url(url)
         self.dialect = parsed.get_backend_name()
         if self.dialect not in SERIAL:
-            raise ValueError(f"journal.url {url!r}: use sqlite:/// or postgresql+psycopg://")
+            raise ValueError(f"{self.dialect} is not supported")
         if self.dialect == "sqlite":
             self._engine = sa.create_engine(parsed, connect_args={"timeout": 10})
             sa.event.listen(self._engine, "connect", schema.tune)
@@ -103,7 +81,7 @@ class Journal:
         """Lets the connections go."""
         self._engine.dispose()
 
-    def insert(self, predictions: Sequence[str], outcomes: Sequence[str] = ()) -> None:
+    def insert(self, predictions: Sequence[bytes], outcomes: Sequence[bytes] = ()) -> None:
         """Writes lines made by `line` and `outcome_line`; one written before changes nothing."""
         last = {(row := json.loads(text))["ref"] + row["at"]: text for text in outcomes}
         now = datetime.now(UTC).replace(tzinfo=None)
@@ -111,14 +89,16 @@ class Journal:
             pairs = zip(INSERT[self.dialect], (predictions, last.values()), strict=True)
             for statement, lines in pairs:
                 if lines:
-                    batch = {"batch": f"[{','.join(lines)}]", "now": stamp(now)}
+                    batch = {"batch": f"[{b','.join(lines).decode()}]", "now": stamp(now)}
                     connection.execute(sa.text(statement), batch)
 
     def write(self, records: Iterable[Record]) -> None:
         """Adds predictions, and their outcomes where they have one (found by id)."""
         records = list(records)
+        texts = [(*r[:5], json.dumps(r.features), json.dumps(r.prediction)) for r in records]
         labelled = [r for r in records if r.outcome is not None]
-        self.insert([line(r) for r in records], [outcome_line(r.id, r.outcome) for r in labelled])
+        outcomes = [outcome_line(r.id, r.outcome) for r in labelled]
+        self.insert([line(*text) for text in texts], outcomes)
 
     def put_outcome(self, id: str, outcome: Any, at: datetime | None = None) -> None:
         """Sets an outcome: `id` is the prediction's or, with `at`, the caller's own key.
@@ -171,7 +151,7 @@ class Journal:
             found = connection.execute(query).all()
         read = json.loads
         return [
-            Record(*row[:5], read(row[5]), read(row[6]), row[7] and read(row[7]))
+            Record._make([*row[:5], read(row[5]), read(row[6]), row[7] and read(row[7])])
             for row in reversed(found)
         ]
 
@@ -196,6 +176,16 @@ class Journal:
             return connection.execute(sa.delete(_P).where(predictions)).rowcount
 
 
+def connect(url: str) -> Journal:
+    """The journal at a setting's URL, not yet asked; raises UserError when it can be none."""
+    try:
+        return Journal(url)
+    except (ValueError, ImportError, sa.exc.SQLAlchemyError) as error:
+        raise UserError(
+            f"journal.url: {error}; use sqlite:///PATH or postgresql+psycopg://USER@HOST/NAME"
+        ) from None
+
+
 @contextmanager
 def opened(url: str) -> Iterator[Journal | None]:
     """The journal at a setting's URL, closed in the end; None where the URL is empty.
@@ -205,9 +195,10 @@ def opened(url: str) -> Iterator[Journal | None]:
     if not url:
         yield None
         return
+    journal = connect(url)
     try:
-        journal = Journal(url)
-    except (ValueError, sa.exc.SQLAlchemyError) as error:
+        journal.engine  # noqa: B018 its first use connects
+    except sa.exc.SQLAlchemyError as error:
         reason = str(getattr(error, "orig", error)).splitlines()[0]
         raise UserError(f"journal {sa.make_url(url)!r}: {reason}; check JOURNAL_URL") from None
     try:

@@ -3,8 +3,9 @@
 import asyncio
 import gc
 import logging
-from dataclasses import dataclass, field
 from pathlib import Path
+
+from pydantic_core import to_json
 
 from ..bundle import Bundle, load
 from ..errors import BundleError
@@ -16,30 +17,20 @@ LOOK = 0.5
 """Seconds between two looks at the pointer: one call of stat."""
 
 
-@dataclass(frozen=True)
 class Served:
     """A bundle with what a request needs of it, ready made."""
 
-    bundle: Bundle
-    start: str = field(init=False)
-    """The start of every answer after the id: the version."""
-    head: str = field(init=False)
-    """The start of every journal line after the time: version and contract."""
-    known: dict[str, frozenset[str]] = field(init=False)
-    """The categories that training saw, of each raw column where that is known."""
-
-    def __post_init__(self) -> None:
-        manifest = self.bundle.manifest
-        columns = self.bundle.reference.get("columns", {})
-        known = {
+    def __init__(self, bundle: Bundle, metrics: Metrics) -> None:
+        self.bundle = bundle
+        self.predictions = metrics.predictions.labels(bundle.version)
+        self.start = b'"version":%s,' % to_json(bundle.version).replace(b"%", b"%%")
+        """What comes after the id in every answer, as a format."""
+        self.known = {
             name: frozenset(summary["counts"]) | {""}
-            for name, summary in columns.items()
+            for name, summary in bundle.reference.get("columns", {}).items()
             if summary.get("kind") == "category" and summary.get("counts")
         }
-        head = f'"version":"{self.bundle.version}","contract":"{manifest.contract}",'
-        object.__setattr__(self, "start", f'"version":"{self.bundle.version}",')
-        object.__setattr__(self, "head", head)
-        object.__setattr__(self, "known", known)
+        """The categories that training saw, of each raw column where that is known."""
 
 
 class Live:
@@ -68,7 +59,7 @@ class Live:
         self._seen = seen
         path = seen[1]
         try:
-            served = await asyncio.to_thread(lambda: Served(load(path)))
+            served = await asyncio.to_thread(lambda: Served(load(path), self.metrics))
         except BundleError as error:
             self.metrics.refused.inc()
             if self.served is None:

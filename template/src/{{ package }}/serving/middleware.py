@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import re
+from itertools import count
 from time import perf_counter, time_ns
 
 from starlette.exceptions import HTTPException
@@ -17,9 +18,17 @@ REQUEST_ID = re.compile(rb"[\w.:/+=-]{1,128}")
 """What is taken as an id: the rest could forge a line in somebody's log."""
 
 
-def new_id() -> str:
-    """32 hex digits: milliseconds, so that a database's index grows at its end, then chance."""
-    return f"{time_ns() // 1_000_000:012x}{os.urandom(10).hex()}"
+_BORN = f"{os.urandom(6).hex()}-"
+_numbers = count(1)
+
+
+def new_ids(n: int) -> list[str]:
+    """Ids of 32 hex digits: milliseconds, so that an index grows at its end, then 80 random bits.
+
+    Who knows an id may read and erase its prediction, so that they must not be guessed.
+    """
+    now, chance = f"{time_ns() // 1_000_000:012x}", os.urandom(10 * n).hex()
+    return [now + chance[i : i + 20] for i in range(0, 20 * n, 20)]
 
 
 class Edge:
@@ -42,15 +51,15 @@ class Edge:
                 size = None
             elif name == b"x-request-id" and REQUEST_ID.fullmatch(value):
                 request = value
-        request = request or new_id().encode()
-        REQUEST.set(request.decode())  # each request runs in a context of its own
+        name = request.decode() if request else f"{_BORN}{next(_numbers)}"
+        REQUEST.set(name)  # each request runs in a context of its own
         status, started = 500, False
 
         async def answer(message: Message) -> None:
             nonlocal status, started
             if message["type"] == "http.response.start":
                 status, started = message["status"], True
-                message["headers"].append((b"x-request-id", request))
+                message["headers"].append((b"x-request-id", name.encode()))
             await send(message)
 
         try:

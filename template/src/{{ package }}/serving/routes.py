@@ -12,8 +12,8 @@ from ..contract import utc
 from ..predict import label
 from . import bodies
 from .bodies import Ask, AskMany
-from .journal import outcome_line
 from .live import Live
+from .schema import outcome_line
 from .service import Service
 from .writer import Writer
 
@@ -36,8 +36,8 @@ def add_predictions(app: FastAPI, service: Service, most: int) -> None:
             text = f"{len(body.rows)} rows, at most {most} are taken (serving.max_batch)"
             raise RequestValidationError([{"loc": ("body", "rows"), "msg": text}])
         found = await asyncio.to_thread(service.many, body.rows)
-        text = f'{{"predictions":[{",".join(found)}]}}'
-        return Response(text, media_type="application/json")
+        content = b'{"predictions":[%s]}' % b",".join(found)
+        return Response(content, media_type="application/json")
 
 
 def add_journal(app: FastAPI, live: Live, writer: Writer | None) -> None:

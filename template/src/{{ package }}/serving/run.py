@@ -17,7 +17,7 @@ from ..errors import UserError
 from ..settings import PACKAGE, Settings
 from . import logs
 from .app import create_app
-from .journal import Journal
+from .journal import connect
 
 logger = logging.getLogger(__name__)
 FOLLOW = f"{PACKAGE}.serving.follow"
@@ -44,7 +44,7 @@ def listen(host: str, port: int) -> socket.socket:
 def run(bundles: Path, settings: Settings, listener: socket.socket) -> None:
     """Answers until SIGTERM or SIGINT, then finishes what is under way and the journal."""
     logs.configure(settings.serving.log_level)
-    journal = Journal(settings.journal.url) if settings.journal.url else None
+    journal = connect(settings.journal.url) if settings.journal.url else None
     config = uvicorn.Config(
         create_app(bundles, journal, settings),
         log_config=None,

@@ -1,26 +1,25 @@
 """From rows to answers and journal lines, for one row or many."""
 
-import json
 import logging
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from operator import attrgetter
 
 import numpy as np
+from pydantic_core import to_json
 
 from ..contract import KINDS, Columns, columns, utc
 from ..predict import answers
 from ..project import features as project
 from .batch import Gather
 from .bodies import Ask
-from .journal import stamp
 from .live import Live, Served
 from .metrics import Metrics
-from .middleware import new_id
+from .middleware import new_ids
+from .schema import line
 from .writer import Writer
 
 logger = logging.getLogger(__name__)
-_encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 _features = attrgetter("features")
 TIME = project.TIME if KINDS.get(project.TIME or "") == "time" else None
 
@@ -40,7 +39,7 @@ class Service:
         self.live, self.writer, self.metrics = live, writer, metrics
         self.one = Gather(self._gathered)
 
-    def many(self, asked: Sequence[Ask]) -> list[str]:
+    def many(self, asked: Sequence[Ask]) -> list[bytes]:
         """Answers (JSON) for all rows or for none; raises Unanswerable naming the row."""
         served = self._served()
         found = self._answers(served, asked)
@@ -49,10 +48,10 @@ class Service:
                 raise Unanswerable(f"rows.{i}: {answer}") from answer
         return self._record(served, asked, found)  # type: ignore[arg-type]
 
-    def _gathered(self, asked: Sequence[Ask]) -> list[str | Exception]:
+    def _gathered(self, asked: Sequence[Ask]) -> list[bytes | Exception]:
         served = self._served()
         found = self._answers(served, asked)
-        good = [i for i, answer in enumerate(found) if isinstance(answer, str)]
+        good = [i for i, answer in enumerate(found) if isinstance(answer, bytes)]
         if len(good) == len(asked):
             return self._record(served, asked, found)  # type: ignore[arg-type,return-value]
         recorded = self._record(served, [asked[i] for i in good], [found[i] for i in good])  # type: ignore
@@ -65,7 +64,7 @@ class Service:
             raise NotReady(self.live.reason)
         return self.live.served
 
-    def _answers(self, served: Served, asked: Sequence[Ask]) -> list[str | Exception]:
+    def _answers(self, served: Served, asked: Sequence[Ask]) -> list[bytes | Exception]:
         """The answer of each row without its id, as JSON, or why there is none."""
         try:
             raw = columns([*map(_features, asked)])
@@ -77,11 +76,11 @@ class Service:
             return [Unanswerable(f"features.{error}") if expected else error]
         self._count_unseen(served, raw)
         if np.isfinite(scores).all():
-            return [_encode(answer) for answer in answers(served.bundle, scores)]
+            return [to_json(answer) for answer in answers(served.bundle, scores)]
         finite = np.isfinite(scores.reshape(len(asked), -1)).all(axis=1).tolist()
         none = Unanswerable("features: the model has no finite answer for these values")
         return [
-            _encode(answers(served.bundle, scores[i : i + 1])[0]) if ok else none
+            to_json(answers(served.bundle, scores[i : i + 1])[0]) if ok else none
             for i, ok in enumerate(finite)
         ]
 
@@ -91,20 +90,19 @@ class Service:
                 unseen = sum(value not in known for value in raw[name].tolist())
                 self.metrics.unseen.labels(name).inc(unseen)
 
-    def _record(self, served: Served, asked: Sequence[Ask], found: Sequence[str]) -> list[str]:
+    def _record(self, served: Served, asked: Sequence[Ask], found: Sequence[bytes]) -> list[bytes]:
         """Completes the answers with their ids, and queues them for the journal."""
-        self.metrics.predictions.labels(served.bundle.version).inc(len(asked))
+        served.predictions.inc(len(asked))
+        version, contract = served.bundle.version, served.bundle.manifest.contract
         now = datetime.now(UTC).replace(tzinfo=None)
-        complete = []
-        for row, answer in zip(asked, found, strict=True):
-            id = new_id()
-            complete.append(f'{{"id":"{id}",{served.start}{answer[1:]}')
-            if self.writer is not None:
-                features = row.features
-                at = row.time or (TIME and features.__dict__[TIME])
+        ids = new_ids(len(asked))
+        if self.writer is not None:
+            for id, row, answer in zip(ids, asked, found, strict=True):
+                at = row.time or (TIME and row.features.__dict__[TIME])
+                features = row.features.model_dump_json(by_alias=True)
+                when = utc(at) if at else now
                 self.writer.add(
-                    f'{{"id":"{id}","key":{_encode(row.key)},"at":"{stamp(utc(at) if at else now)}"'
-                    f',{served.head}"features":{_encode(features.model_dump_json(by_alias=True))}'
-                    f',"prediction":{_encode(answer)}}}'
+                    line(id, row.key, when, version, contract, features, answer.decode())
                 )
-        return complete
+        start = b'{"id":"%s",' + served.start
+        return [start % id.encode() + a[1:] for id, a in zip(ids, found, strict=True)]

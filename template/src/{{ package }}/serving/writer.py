@@ -32,8 +32,8 @@ class Writer:
     ) -> None:
         self.journal = journal
         self.interval, self.limit, self.retention = interval, limit, retention
-        self.predictions: deque[str] = deque()
-        self.outcomes: deque[str] = deque()
+        self.predictions: deque[bytes] = deque()
+        self.outcomes: deque[bytes] = deque()
         self.dropped = self.written = 0
         self.up = True
         self._full = False
@@ -47,14 +47,14 @@ class Writer:
         """Lines not yet written."""
         return len(self.predictions) + len(self.outcomes)
 
-    def add(self, line: str) -> bool:
+    def add(self, line: bytes) -> bool:
         """Queues a prediction (see journal.line); False when it was dropped."""
         if len(self.predictions) >= self.limit:
             return self._drop()
         self.predictions.append(line)
         return True
 
-    def add_outcome(self, line: str) -> bool:
+    def add_outcome(self, line: bytes) -> bool:
         """Queues an outcome (see journal.outcome_line); False when there is no room."""
         if len(self.outcomes) >= self.limit:
             return self._drop()
@@ -70,7 +70,7 @@ class Writer:
 
     def holds(self, id: str) -> bool:
         """Whether a prediction waits to be written."""
-        start = f'{{"id":"{id}"'
+        start = b'{"id":"%s"' % id.encode()
         return any(line.startswith(start) for line in list(self.predictions))
 
     def start(self) -> None:
@@ -84,9 +84,7 @@ class Writer:
         try:
             self.flush()
         except SQLAlchemyError as error:
-            logger.error(
-                "journal: stopped with %d lines unwritten: %s", self.waiting, _short(error)
-            )
+            logger.error("journal: %d lines were not written: %s", self.waiting, _short(error))
         self.journal.close()
 
     def flush(self) -> None:
@@ -105,7 +103,7 @@ class Writer:
             self._full = False
             logger.warning("journal: queue has room again, %d lines were dropped", self.dropped)
 
-    def _insert(self, lines: Sequence[str], kind: int) -> None:
+    def _insert(self, lines: Sequence[bytes], kind: int) -> None:
         try:
             self.journal.insert(*((lines, ()) if kind == 0 else ((), lines)))
             self.written += len(lines)

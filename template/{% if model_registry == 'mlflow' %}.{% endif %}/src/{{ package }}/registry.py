@@ -29,6 +29,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from .bundle import Bundle
 from .bundle import load as load_bundle
+from .bundle import sha256
 from .errors import RegistryUnavailable, UserError
 from .settings import Settings
 
@@ -100,7 +101,10 @@ class Registry:
         try:
             return self.client.create_experiment(name, artifact_location=where)
         except MlflowException:  # another process was faster
-            return self.client.get_experiment_by_name(name).experiment_id
+            found = self.client.get_experiment_by_name(name)
+            if not found:
+                raise
+            return found.experiment_id
 
     @contextmanager
     def run(self, name: str) -> Iterator[Run]:
@@ -129,8 +133,15 @@ class Registry:
                 shutil.rmtree(LOCAL / "runs" / run.info.run_id, ignore_errors=True)
 
     def register(
-        self, run: str, bundle: Bundle, frame: pd.DataFrame, parameters: dict[str, Any],
-        metrics: dict[str, float], artifacts: Path, source: str, requirements: list[str],
+        self,
+        run: str,
+        bundle: Bundle,
+        frame: pd.DataFrame,
+        parameters: dict[str, Any],
+        metrics: dict[str, float],
+        artifacts: Path,
+        source: str,
+        requirements: list[str],
     ) -> str:
         """Logs all there is to know, then registers the version as the last step of all.
 
@@ -151,15 +162,25 @@ class Registry:
                 if error.error_code != "RESOURCE_ALREADY_EXISTS":
                     raise
             made = self.client.create_model_version(
-                self.name, model, run, tags=self._tags(bundle), await_creation_for=60
+                self.name,
+                f"models:/{model}",
+                run,
+                tags=self._tags(bundle),
+                await_creation_for=60,
+                model_id=model,
             )
         return str(made.version)
 
     def _tags(self, bundle: Bundle) -> dict[str, str]:
         m = bundle.manifest
-        return {"bundle": bundle.digest, "commit": m.commit, "data": m.data,
-                "trained_until": str(m.trained_until), "contract": m.contract,
-                **{f"metric.{k}": f"{v:.6g}" for k, v in m.metrics.items()}}
+        return {
+            "bundle": bundle.digest,
+            "commit": m.commit,
+            "data": m.data,
+            "trained_until": str(m.trained_until),
+            "contract": m.contract,
+            **{f"metric.{k}": f"{v:.6g}" for k, v in m.metrics.items()},
+        }
 
     def _log_dataset(self, run: str, frame: pd.DataFrame, digest: str, source: str) -> None:
         from mlflow.data.pandas_dataset import from_pandas
@@ -186,7 +207,7 @@ class Registry:
                 pip_requirements=requirements,
             )
         self.client.update_run(run, "RUNNING")  # leaving start_run ended it, and it is not over
-        return model.model_uri
+        return model.model_id
 
     def versions(self) -> list[Version]:
         """All versions, newest first."""
@@ -206,8 +227,13 @@ class Registry:
         for environment, version in aliases.items():
             held.setdefault(str(version), []).append(environment)
         made = [
-            Version(str(v.version), v.run_id, v.creation_timestamp / 1000, v.tags,
-                    held.get(str(v.version), []))
+            Version(
+                str(v.version),
+                v.run_id,
+                v.creation_timestamp / 1000,
+                v.tags,
+                held.get(str(v.version), []),
+            )
             for v in found
         ]
         return sorted(made, key=lambda v: int(v.version), reverse=True)
@@ -248,7 +274,12 @@ class Registry:
         """Puts a version's bundle at `to`/`version`, whole or not at all, and returns that."""
         target = to / version
         if target.exists():
-            return target
+            with _asked():
+                wanted = self.client.get_model_version(self.name, version).tags.get("bundle")
+            manifest = target / "manifest.json"
+            if manifest.exists() and sha256(manifest)[:12] == wanted:
+                return target
+            shutil.rmtree(target)  # the version of that number of another registry
         to.mkdir(parents=True, exist_ok=True)
         draft = to / f".{version}.{os.getpid()}.tmp"
         try:
@@ -274,9 +305,15 @@ class Registry:
             run = self.client.create_run(
                 self._experiment(f"{self.name}-moves"),
                 run_name=f"{move.kind} {move.environment} {move.to}",
-                tags={"environment": move.environment, "kind": move.kind, "to": move.to,
-                      "back_from": move.back_from, "by": move.by, "commit": move.commit,
-                      "gates": json.dumps(move.gates)},
+                tags={
+                    "environment": move.environment,
+                    "kind": move.kind,
+                    "to": move.to,
+                    "back_from": move.back_from,
+                    "by": move.by,
+                    "commit": move.commit,
+                    "gates": json.dumps(move.gates),
+                },
             )
         move.id = run.info.run_id
         return move
@@ -301,15 +338,26 @@ class Registry:
                     [self._experiment(f"{self.name}-moves")],
                     f"tags.environment = '{environment}' and attributes.status = "
                     f"'{'FINISHED' if closed else 'RUNNING'}'",
-                    ViewType.ACTIVE_ONLY, page_token=token,
+                    ViewType.ACTIVE_ONLY,
+                    page_token=token,
                 )
             )
         moves = []
         for run in found:
             t = run.data.tags
-            moves.append(Move(t["environment"], t["kind"], t["to"], t["back_from"], t["by"],
-                              t["commit"], json.loads(t["gates"]), run.info.run_id,
-                              float(t.get("closed", 0))))
+            moves.append(
+                Move(
+                    t["environment"],
+                    t["kind"],
+                    t["to"],
+                    t["back_from"],
+                    t["by"],
+                    t["commit"],
+                    json.loads(t["gates"]),
+                    run.info.run_id,
+                    float(t.get("closed", 0)),
+                )
+            )
         return sorted(moves, key=lambda m: m.at)
 
 

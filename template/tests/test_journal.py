@@ -1,0 +1,228 @@
+"""The journal: order, windows, outcomes early, late and twice, erasure, a database that fails."""
+
+import logging
+import os
+import threading
+import uuid
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from . import package
+from .servers import wait_for
+
+journals = package("serving.journal")
+writers = package("serving.writer")
+Journal, Record = journals.Journal, journals.Record
+START = datetime(2020, 1, 1)
+HOUR = timedelta(hours=1)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """An empty database; PostgreSQL's is a schema of TEST_JOURNAL_URL, and skipped without one."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path}/deeper/journal.db"
+        return
+    server = os.environ.get("TEST_JOURNAL_URL")
+    if not server:
+        pytest.skip("TEST_JOURNAL_URL names no PostgreSQL")
+    engine, name = sa.create_engine(server), f"test_{uuid.uuid4().hex}"
+    with engine.begin() as connection:
+        connection.exec_driver_sql(f"CREATE SCHEMA {name}")
+    mine = sa.make_url(server).update_query_dict({"options": f"-csearch_path={name}"})
+    yield mine.render_as_string(hide_password=False)
+    with engine.begin() as connection:
+        connection.exec_driver_sql(f"DROP SCHEMA {name} CASCADE")
+    engine.dispose()
+
+
+@pytest.fixture
+def journal(url: str) -> Iterator[Any]:
+    opened = Journal(url)
+    yield opened
+    opened.close()
+
+
+def record(n: int, at: datetime = START, **other: Any) -> Any:
+    """A prediction with what is hard to keep: a NUL, a quote, no ASCII, a small difference."""
+    features = {"a": 0.1 + n, "b": None, "c": "é\0'\"\\%s🛫"}
+    made = Record(f"id{n}", f"key{n}", at, "1", "digest", features, {"prediction": "x"})
+    return made._replace(**other)
+
+
+def test_what_is_written_is_read(journal: Any) -> None:
+    records = [record(n, outcome=[None, 0, False, "x", 1.5][n % 5]) for n in range(10)]
+    journal.write(records)
+    assert journal.rows() == records
+    assert journal.get("id3") == records[3]
+    assert journal.get("nobody") is None
+
+
+def test_writing_again_changes_nothing(journal: Any) -> None:
+    journal.write([record(0), record(1)])
+    journal.write([record(0, version="2"), record(2)])
+    assert [r.version for r in journal.rows()] == ["1", "1", "1"]
+
+
+def test_the_newest_by_event_time_oldest_first(journal: Any) -> None:
+    hours = [3, 1, 2, 1, 0]
+    journal.write([record(n, START + HOUR * hour) for n, hour in enumerate(hours)])
+    assert [r.id for r in journal.rows()] == ["id4", "id1", "id3", "id2", "id0"]
+    assert [r.id for r in journal.rows(limit=3)] == ["id3", "id2", "id0"]
+    within = journal.rows(since=START + HOUR, until=START + HOUR * 3)
+    assert [r.id for r in within] == ["id1", "id3", "id2"]
+
+
+def test_windows_by_version_and_label(journal: Any) -> None:
+    journal.write([record(n, version=str(n % 2), outcome=n or None) for n in range(4)])
+    assert [r.id for r in journal.rows(version="1")] == ["id1", "id3"]
+    assert [r.id for r in journal.rows(labelled=True)] == ["id1", "id2", "id3"]
+    assert [r.id for r in journal.rows(labelled=False)] == ["id0"]
+    assert [r.id for r in journal.rows(version="0", labelled=True, limit=1)] == ["id2"]
+
+
+def test_an_outcome_may_come_first_and_twice(journal: Any) -> None:
+    journal.put_outcome("id0", "early")
+    journal.put_outcome("key1", 1, START)
+    assert journal.rows() == []
+    journal.write([record(0), record(1), record(2, START + HOUR, key="key1")])
+    assert [r.outcome for r in journal.rows()] == ["early", 1, None]
+    journal.put_outcome("id0", "late")
+    journal.put_outcome("key1", 2, START)
+    assert [r.outcome for r in journal.rows()] == ["late", 2, None]
+
+
+def test_erasure_takes_the_outcomes_along(journal: Any) -> None:
+    journal.write([record(0), record(1), record(2, key="key1")])
+    journal.put_outcome("id0", 1)
+    journal.put_outcome("key1", 1, START)
+    assert journal.erase("id0")
+    assert not journal.erase("id0")
+    assert journal.erase_key("key1") == 2
+    journal.write([record(0), record(1)])
+    assert [r.outcome for r in journal.rows()] == [None, None]
+
+
+def test_retention_counts_from_the_writing(journal: Any) -> None:
+    journal.write([record(0, datetime(1990, 1, 1), outcome=1)])
+    assert journal.prune(datetime(2000, 1, 1)) == 0, "an old event may be written today"
+    assert journal.prune(datetime(3000, 1, 1)) == 1
+    journal.write([record(0)])
+    assert journal.rows()[0].outcome is None
+
+
+def test_an_older_schema_is_upgraded(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = Journal(url)
+    first.write([record(0)])
+    first.close()
+    steps = [*journals.MIGRATIONS, "ALTER TABLE predictions ADD COLUMN extra INTEGER"]
+    monkeypatch.setattr(journals, "MIGRATIONS", steps)
+    for _ in range(2):
+        later = Journal(url)
+        assert later.rows() == [record(0)]
+        later.close()
+
+
+def test_many_open_and_write_at_once(url: str) -> None:
+    def write(n: int) -> None:
+        mine = Journal(url)
+        for i in range(5):
+            mine.write([record(n * 100 + i)])
+        mine.close()
+
+    threads = [threading.Thread(target=write, args=(n,)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    reader = Journal(url)
+    assert len(reader.rows()) == 20
+    reader.close()
+
+
+@pytest.mark.parametrize("url", ["", "nonsense", "mysql://x/y", "sqlite+nonsense:///x"])
+def test_an_address_that_is_none_is_told(url: str) -> None:
+    with pytest.raises(package("errors").UserError, match=r"journal\.url"):
+        journals.connect(url)
+
+
+def test_a_database_that_is_down_is_told() -> None:
+    address = "postgresql+psycopg://nobody@127.0.0.1:1/none"
+    with (
+        pytest.raises(package("errors").UserError, match="JOURNAL_URL"),
+        journals.opened(address),
+    ):
+        pass
+
+
+class Down(Journal):
+    """A journal whose database can be switched off."""
+
+    down = False
+
+    def insert(self, *lines: Any) -> None:
+        if self.down:
+            raise sa.exc.OperationalError("insert", {}, Exception("server closed the connection"))
+        super().insert(*lines)
+
+
+def written(n: int) -> bytes:
+    return package("serving.schema").line(f"id{n}", None, START, "1", "digest", "{}", "{}")
+
+
+def test_down_and_back(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writers, "SLOWEST", 0.02)
+    journal = Down(f"sqlite:///{tmp_path}/journal.db")
+    journal.down = True
+    writer = writers.Writer(journal, interval=0.01, limit=5)
+    writer.start()
+    kept = [writer.add(written(n)) for n in range(8)]
+    wait_for(lambda: not writer.up)
+    threading.Event().wait(0.1)  # several more tries
+    assert kept == [True] * 5 + [False] * 3
+    assert writer.dropped == 3
+    assert writer.holds("id0")
+    assert not writer.holds("id7")
+    assert len(tell(caplog, logging.ERROR)) == 2, "down, and full: once each"
+    journal.down = False
+    wait_for(lambda: writer.waiting == 0)
+    assert [r.id for r in journal.rows()] == [f"id{n}" for n in range(5)]
+    wait_for(lambda: writer.up)
+    assert any("written again" in text for text in tell(caplog, logging.WARNING))
+    assert writer.add(written(9))
+    writer.stop()
+    assert journal.get("id9"), "a stop writes what is queued"
+
+
+def test_a_line_that_is_refused_does_not_hold_up_the_others(tmp_path: Path) -> None:
+    journal = Journal(f"sqlite:///{tmp_path}/journal.db")
+    writer = writers.Writer(journal, interval=60, limit=100)
+    for n in range(10):
+        writer.add(written(n) if n != 6 else b'{"id":"id6"}')
+    writer.flush()
+    assert len(journal.rows()) == 9
+    assert (writer.waiting, writer.dropped) == (0, 1)
+    journal.close()
+
+
+def test_a_stop_with_the_database_down_says_what_is_lost(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    journal = Down(f"sqlite:///{tmp_path}/journal.db")
+    journal.down = True
+    writer = writers.Writer(journal, interval=60, limit=100)
+    writer.start()
+    writer.add(written(0))
+    writer.stop()
+    assert "1 lines were not written" in tell(caplog, logging.ERROR)[-1]
+
+
+def tell(caplog: pytest.LogCaptureFixture, level: int) -> list[str]:
+    return [r.getMessage() for r in caplog.records if r.levelno == level]

@@ -1,0 +1,611 @@
+"""The API: predictions, the journal's routes, whatever clients may send, and swaps under load."""
+
+import json
+import logging
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+from . import NAME, package
+from .servers import SOURCE, Client, Server, free_port, own_settings, wait_for
+
+KINDS = package("contract").KINDS
+FIELDS = package("project.features").Features.model_fields
+TIME = package("serving.service").TIME
+
+
+@pytest.fixture
+def journal_url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path}/journal.db"
+
+
+@pytest.fixture
+def start(
+    bundles: Path, journal_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[..., TestClient]]:
+    """Starts the application, with settings by section; all are stopped at the end."""
+    monkeypatch.chdir(tmp_path)  # away from settings.toml
+    for name in own_settings():
+        monkeypatch.delenv(name)
+    running = []
+
+    def started(ready: bool = True, **sections: dict[str, Any]) -> TestClient:
+        sections.setdefault("journal", {"url": journal_url})
+        settings = package("settings").load(**sections)
+        journal = package("serving.journal").connect(journal_url) if settings.journal.url else None
+        app = package("serving.app").create_app(bundles, journal, settings)
+        client = TestClient(app, raise_server_exceptions=False)
+        client.__enter__()
+        running.append(client)
+        if ready:
+            wait_for(lambda: client.get("/readyz").status_code == 200)
+        return client
+
+    yield started
+    for client in running:
+        client.__exit__(None, None, None)
+
+
+@pytest.fixture
+def client(start: Callable[..., TestClient]) -> TestClient:
+    return start()
+
+
+@pytest.fixture(scope="session")
+def examples(bundle_dir: Path) -> list[dict[str, Any]]:
+    return json.loads((bundle_dir / "examples.json").read_text())
+
+
+@pytest.fixture
+def features(examples: list[dict[str, Any]]) -> dict[str, Any]:
+    """A row that may be changed."""
+    return dict(examples[0]["features"])
+
+
+def records(url: str) -> list[Any]:
+    journal = package("serving.journal").Journal(url)
+    try:
+        return journal.rows()
+    finally:
+        journal.close()
+
+
+# Predictions
+
+
+def test_every_example_is_answered_as_the_one_code_path_does(
+    client: TestClient, examples: list[dict[str, Any]], bundle_dir: Path
+) -> None:
+    bundle = package("bundle").load(bundle_dir)
+    rows = [package("project.features").Features(**e["features"]) for e in examples]
+    expected = package("predict").predict(bundle, rows)
+    asked = [{"features": example["features"]} for example in examples]
+    one = [client.post("/predictions", json=ask).json() for ask in asked]
+    many = client.post("/predictions/batch", json={"rows": asked}).json()["predictions"]
+    for answers in (one, many):
+        assert [{k: v for k, v in a.items() if k not in ("id", "version")} for a in answers] == [
+            {**e, "prediction": pytest.approx(e["prediction"], rel=1e-5)}
+            | ({"probabilities": pytest.approx(e["probabilities"], abs=1e-5)} if len(e) > 1 else {})
+            for e in json.loads(json.dumps(expected))
+        ]
+    assert {a["version"] for a in one + many} == {"1"}
+    assert len({a["id"] for a in one + many}) == 2 * len(examples)
+
+
+def test_rows_of_one_turn_share_a_run_and_are_not_mixed_up(
+    client: TestClient, examples: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import asyncio
+
+    service = package("serving.service")
+    live = client.app.state.live
+    asks = [package("serving.bodies").Ask(features=e["features"]) for e in examples[:50]]
+    mine = service.Service(live, None, client.app.state.metrics)
+    sizes = []
+    run = mine.one.run
+    mine.one.run = lambda rows: sizes.append(len(rows)) or run(rows)
+
+    async def all_at_once() -> list[bytes]:
+        return await asyncio.gather(*(mine.one(ask) for ask in asks))
+
+    together = [json.loads(answer) for answer in asyncio.run(all_at_once())]
+    alone = [json.loads(mine._answers(live.served, [ask])[0]) for ask in asks]
+    assert sizes == [50]
+    for one, other in zip(together, alone, strict=True):
+        assert one["prediction"] == pytest.approx(other["prediction"], rel=1e-5)
+
+
+def test_one_row_without_an_answer_does_not_spoil_the_others(
+    client: TestClient, features: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import asyncio
+
+    service = package("serving.service")
+    mine = service.Service(client.app.state.live, None, client.app.state.metrics)
+    ask = package("serving.bodies").Ask(features=features)
+    poison = ask.model_copy()
+    read = service.columns
+
+    def columns(rows: list[Any]) -> Any:
+        if any(row is poison.features for row in rows):
+            raise ValueError("a field: no place in a column")
+        return read(rows)
+
+    poison.features = ask.features.model_copy()
+    monkeypatch.setattr(service, "columns", columns)
+
+    async def three() -> list[Any]:
+        asked = (mine.one(ask), mine.one(poison), mine.one(ask))
+        return await asyncio.gather(*asked, return_exceptions=True)
+
+    first, second, third = asyncio.run(three())
+    assert isinstance(first, bytes)
+    assert isinstance(second, service.Unanswerable)
+    assert isinstance(third, bytes)
+
+
+def test_a_prediction_that_is_not_finite_is_refused(
+    client: TestClient, features: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import numpy as np
+
+    bundle = client.app.state.live.served.bundle
+    predictor = bundle.predictor
+    monkeypatch.setitem(
+        bundle.__dict__, "predictor", lambda *matrices: np.full_like(predictor(*matrices), np.nan)
+    )
+    answer = client.post("/predictions", json={"features": features})
+    assert answer.status_code == 422
+    assert "finite" in answer.text
+
+
+# The journal's routes
+
+
+def test_what_was_predicted_can_be_read_labelled_and_erased(
+    client: TestClient, features: dict[str, Any]
+) -> None:
+    made = client.post("/predictions", json={"features": features, "key": "mine"}).json()
+    address = f"/predictions/{made['id']}"
+    kept = client.get(address).json()
+    assert {k: kept[k] for k in made} == made
+    assert (kept["key"], kept["outcome"]) == ("mine", None)
+    row = package("project.features").Features(**kept["features"])
+    assert row == package("project.features").Features(**features)
+    for _ in range(2):  # idempotent
+        answer = client.put(f"{address}/outcome", json={"outcome": made["prediction"]})
+        assert answer.status_code == 202
+    assert client.get(address).json()["outcome"] == made["prediction"]
+    assert client.delete(address).status_code == 204
+    assert client.delete(address).status_code == 404
+    assert client.get(address).status_code == 404
+    assert client.put(f"{address}/outcome", json={"outcome": made["prediction"]}).status_code == 404
+
+
+def test_an_outcome_may_overtake_its_prediction(
+    client: TestClient, features: dict[str, Any]
+) -> None:
+    when = features[TIME] if TIME else "2020-01-01T10:00:00"
+    label = client.post("/predictions", json={"features": features}).json()["prediction"]
+    path = "/predictions/a key, with: signs/outcome"
+    told = client.put(path, params={"time": when}, json={"outcome": label})
+    assert told.status_code == 202
+    ask = {"features": features, "key": "a key, with: signs", "time": when}
+    made = client.post("/predictions", json=ask).json()
+    assert client.get(f"/predictions/{made['id']}").json()["outcome"] == label
+
+
+def test_the_event_time_is_given_or_a_feature_or_now(
+    client: TestClient, features: dict[str, Any]
+) -> None:
+    def time(**ask: Any) -> str:
+        made = client.post("/predictions", json={"features": features, **ask}).json()
+        return client.get(f"/predictions/{made['id']}").json()["time"]
+
+    assert time(time="2020-01-01T10:00:00+02:00") == "2020-01-01T08:00:00"
+    assert time() == features[TIME] if TIME else time() > "2020"
+
+
+def test_labels_that_cannot_be_are_refused(client: TestClient, features: dict[str, Any]) -> None:
+    made = client.post("/predictions", json={"features": features}).json()
+    path = f"/predictions/{made['id']}/outcome"
+    other = 1 if isinstance(made["prediction"], str) else "no such label"
+    bodies = [{"outcome": v} for v in (None, [1], {}, 10**400, other)]
+    raw = ["{}", '{"outcome": NaN}', '{"outcome": 1e400}', '{"outcome": "\\ud800"}', "", "[]"]
+    for text in [*map(json.dumps, bodies), *raw]:
+        answer = client.put(path, content=text, headers={"content-type": "application/json"})
+        assert answer.status_code == 422, text
+        assert "outcome" in answer.text or text in ("", "[]")
+
+
+def test_without_a_journal_predictions_go_on(
+    start: Callable[..., TestClient], features: dict[str, Any]
+) -> None:
+    client = start(journal={"url": ""})
+    made = client.post("/predictions", json={"features": features})
+    assert made.status_code == 200
+    answer = client.get(f"/predictions/{made.json()['id']}")
+    assert (answer.status_code, "journal.url" in answer.text) == (404, True)
+
+
+def test_with_the_journal_down_predictions_go_on(
+    start: Callable[..., TestClient],
+    features: dict[str, Any],
+    tmp_path: Path,
+    journal_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(package("serving.writer"), "SLOWEST", 0.05)
+    blocked = tmp_path / "journal.db"
+    blocked.mkdir()  # no database can be opened there
+    client = start()
+    made = client.post("/predictions", json={"features": features}).json()
+    assert client.get(f"/predictions/{made['id']}").status_code == 503
+    path = f"/predictions/{made['id']}/outcome"
+    assert client.put(path, json={"outcome": made["prediction"]}).status_code == 202
+    wait_for(lambda: "journal_up 0.0" in client.get("/metrics").text)
+    blocked.rmdir()
+    wait_for(lambda: "journal_up 1.0" in client.get("/metrics").text)
+    assert client.get(f"/predictions/{made['id']}").json()["outcome"] == made["prediction"]
+
+
+# Whatever clients may send
+
+
+def numbers() -> list[str]:
+    return [name for name, kind in KINDS.items() if kind == "number"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"{", b"[]", b"null", b"1", b'"x"', b"\xff\xfe", b"[" * 100_000, b"{}", b'{"features":1}',
+     b'{"features":{}}', b'{"features":null}', b"1" * 10_000],
+    ids=range(13),
+)  # fmt: skip
+def test_malformed_bodies(client: TestClient, body: bytes) -> None:
+    for path in ("/predictions", "/predictions/batch"):
+        answer = client.post(path, content=body, headers={"content-type": "application/json"})
+        assert answer.status_code in (400, 422)
+        assert "body" in answer.text
+    assert client.get("/healthz").status_code == 200
+
+
+@pytest.mark.parametrize("literal", ["NaN", "Infinity", "-Infinity", "1e400", "[]", "{}", '"?"'])
+def test_numbers_that_are_none(client: TestClient, features: dict[str, Any], literal: str) -> None:
+    if not numbers():
+        pytest.skip("the contract has no number")
+    name = numbers()[0]
+    text = json.dumps({"features": {**features, name: "HERE"}}).replace('"HERE"', literal)
+    for path, body in (("", text), ("/batch", f'{{"rows":[{text}]}}')):
+        answer = client.post(
+            f"/predictions{path}", content=body, headers={"content-type": "application/json"}
+        )
+        assert answer.status_code == 422
+        assert name in answer.text
+        assert "NaN" not in answer.text
+
+
+@pytest.mark.parametrize(
+    "value", [10**400, 1e308, -1e308, "0001-01-01T00:00:00+14:00"], ids=range(4)
+)
+def test_values_at_the_edge_are_answered_or_refused(
+    client: TestClient, features: dict[str, Any], value: Any
+) -> None:
+    for name, kind in KINDS.items():
+        if (kind == "time") == isinstance(value, str):
+            body = {"features": {**features, name: value}}
+            answer = client.post("/predictions", json=body)
+            assert answer.status_code == 200 or (
+                answer.status_code == 422 and name in answer.text
+            ), name
+
+
+def test_texts_that_are_hard_to_keep(client: TestClient, features: dict[str, Any]) -> None:
+    texts = [n for n, k in KINDS.items() if k == "category" and FIELDS[n].annotation is str]
+    if not texts:
+        pytest.skip("the contract has no free text")
+    name = texts[0]
+    for value, status in (("a\0b", 200), ("x" * 20_000, 422), ("'; DROP TABLE x --", 200)):
+        answer = client.post("/predictions", json={"features": {**features, name: value}})
+        assert answer.status_code == status
+        if status == 200:
+            kept = client.get(f"/predictions/{answer.json()['id']}").json()
+            assert kept["features"][name] == value
+    text = json.dumps({"features": {**features, name: "HERE"}}).replace("HERE", "\\ud800")
+    answer = client.post("/predictions", content=text, headers={"content-type": "application/json"})
+    assert (answer.status_code, name in answer.text) == (422, True)
+
+
+def test_missing_and_extra_fields_are_named(client: TestClient, features: dict[str, Any]) -> None:
+    for name, field in FIELDS.items():
+        less = {k: v for k, v in features.items() if k != name}
+        answer = client.post("/predictions", json={"features": less})
+        assert answer.status_code == (422 if field.is_required() else 200), name
+        assert not field.is_required() or name in answer.text
+    for body in ({"features": features, "surplus": 1}, {"features": {**features, "surplus": 1}}):
+        answer = client.post("/predictions", json=body)
+        assert (answer.status_code, "surplus" in answer.text) == (422, True)
+
+
+def test_missing_values_are_served(client: TestClient, features: dict[str, Any]) -> None:
+    optional = [n for n, f in FIELDS.items() if not f.is_required() and f.default is None]
+    answer = client.post("/predictions", json={"features": features | dict.fromkeys(optional)})
+    assert answer.status_code == 200
+
+
+def test_an_unseen_category_is_served_and_counted(
+    client: TestClient, features: dict[str, Any]
+) -> None:
+    known = [n for n in client.app.state.live.served.known if FIELDS[n].annotation is str]
+    if not known:
+        pytest.skip("the contract has no free text that the model sees")
+    body = {"features": {**features, known[0]: "never seen"}}
+    assert client.post("/predictions", json=body).status_code == 200
+    line = f'unseen_categories_total{{column="{known[0]}"}} 1.0'
+    assert line in client.get("/metrics").text
+
+
+def test_keys_that_no_database_keeps(client: TestClient, features: dict[str, Any]) -> None:
+    for key in ("", "a\0b", "a\nb", "x" * 201, 5, {}):
+        answer = client.post("/predictions", json={"features": features, "key": key})
+        assert (answer.status_code, "key" in answer.text) == (422, True)
+    assert client.put("/predictions/%00/outcome", json={"outcome": 1}).status_code == 422
+
+
+def test_a_body_or_a_batch_too_large(
+    start: Callable[..., TestClient], features: dict[str, Any]
+) -> None:
+    client = start(serving={"max_batch": 3, "max_body_mb": 0.1})
+
+    def stream() -> Iterator[bytes]:
+        for _ in range(100):
+            yield b" " * 100_000
+
+    for content in (b" " * 10_000_000, stream()):
+        headers = {"content-type": "application/json"}
+        answer = client.post("/predictions", content=content, headers=headers)
+        assert (answer.status_code, "max_body_mb" in answer.text) == (413, True)
+    for n, status in ((0, 422), (3, 200), (4, 422)):
+        answer = client.post("/predictions/batch", json={"rows": [{"features": features}] * n})
+        assert answer.status_code == status
+        assert status == 200 or "rows" in answer.text
+
+
+def test_many_errors_make_a_short_answer(client: TestClient) -> None:
+    answer = client.post("/predictions/batch", json={"rows": [{"features": {}}] * 500})
+    assert answer.status_code == 422
+    assert len(answer.content) < 10_000
+
+
+def test_an_error_of_ours_is_a_500_with_the_id_in_the_log(
+    client: TestClient,
+    features: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def broken(_: Any) -> None:
+        raise RuntimeError("broken")
+
+    monkeypatch.setattr(package("serving.service"), "columns", broken)
+    body = {"features": features}
+    answer = client.post("/predictions", json=body, headers={"x-request-id": "abc-1"})
+    assert (answer.status_code, answer.headers["x-request-id"]) == (500, "abc-1")
+    assert any(r.exc_info and r.levelno == logging.ERROR for r in caplog.records)
+    assert 'status="500"' in client.get("/metrics").text
+
+
+# State, logs and metrics
+
+
+def test_live_but_not_ready_until_there_is_a_bundle(
+    start: Callable[..., TestClient], bundles: Path, features: dict[str, Any]
+) -> None:
+    (bundles / "current").rename(bundles / "later")
+    client = start(ready=False)
+    assert client.get("/healthz").status_code == 200
+    for answer in (
+        client.get("/readyz"),
+        client.get("/version"),
+        client.post("/predictions", json={"features": features}),
+    ):
+        assert (answer.status_code, "no model yet" in answer.text) == (503, True)
+    (bundles / "later").rename(bundles / "current")
+    wait_for(lambda: client.get("/readyz").status_code == 200)
+    assert client.post("/predictions", json={"features": features}).status_code == 200
+
+
+def test_a_refused_bundle_leaves_the_old_one_in_use(
+    client: TestClient, bundles: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    import shutil
+
+    shutil.copytree(bundles / "1", bundles / "2")
+    manifest = bundles / "2" / "examples.json"
+    manifest.write_bytes(manifest.read_bytes() + b" ")
+    (bundles / "current").write_text("2")
+    wait_for(lambda: "bundles_refused_total 1.0" in client.get("/metrics").text)
+    threading.Event().wait(0.7)  # more looks at the pointer
+    assert len([r for r in caplog.records if "refused" in r.getMessage()]) == 1
+    assert client.get("/version").json()["version"] == "1"
+
+
+def test_version_and_metrics(client: TestClient, features: dict[str, Any]) -> None:
+    served = client.get("/version").json()
+    assert served["version"] == "1"
+    assert served["contract"] == package("contract").digest()
+    client.post("/predictions/batch", json={"rows": [{"features": features}] * 3})
+    client.get("/predictions/unknown")
+    text = client.get("/metrics").text
+    for line in (
+        'predictions_total{version="1"} 3.0',
+        f'model_info{{bundle="{served["digest"]}",version="1"}} 1.0',
+        'http_requests_total{method="GET",route="/predictions/{id}",status="404"} 1.0',
+        'http_request_duration_seconds_count{method="POST",route="/predictions/batch"} 1.0',
+        "journal_queue ",
+        "process_resident_memory_bytes ",
+    ):
+        assert line in text
+    assert "unknown" not in text.replace('route="unknown"', "")
+
+
+def test_drift_is_shown_as_the_monitor_reported_it(tmp_path: Path) -> None:
+    from prometheus_client import generate_latest
+
+    report = tmp_path / "monitor.json"
+    metrics = package("serving.metrics").Metrics(None, report)
+
+    def shown() -> str:
+        return generate_latest(metrics.registry).decode()
+
+    assert "drift" not in shown()
+    for broken in ("", "[]", "{", '{"columns": 5}', '{"columns": {"a": null}}'):
+        report.write_text(broken)
+        assert "drift_distance{" not in shown()
+    columns = {"a": {"distance": 0.5, "threshold": 0.1}}
+    report.write_text(json.dumps({"columns": columns, "verdict": "warn"}))
+    assert 'drift_distance{column="a"} 0.5' in shown()
+    assert 'drift_threshold{column="a"} 0.1' in shown()
+    assert 'monitor_verdict{verdict="warn"} 1.0' in shown()
+
+
+def test_request_ids_go_in_and_out(client: TestClient) -> None:
+    def given(id: str) -> str:
+        return client.get("/healthz", headers={"x-request-id": id}).headers["x-request-id"]
+
+    assert given("0b9d7a52-1c6e-4c8b") == "0b9d7a52-1c6e-4c8b"
+    for forged in ("a b", 'x","level":"ERROR', "x" * 200, ""):
+        assert given(forged) not in (forged, given(forged))
+
+
+def test_logs_are_json_with_the_request_id() -> None:
+    logs = package("serving.logs")
+    record = logging.makeLogRecord({"msg": "a %s", "args": ("b\n",), "status": 200, "name": "x"})
+    token = logs.REQUEST.set("abc")
+    try:
+        entry = json.loads(logs.JsonFormatter().format(record))
+    finally:
+        logs.REQUEST.reset(token)
+    assert (entry["message"], entry["status"], entry["request_id"]) == ("a b\n", 200, "abc")
+
+
+def test_the_page_of_the_api_is_there(client: TestClient) -> None:
+    assert client.get("/docs").status_code == 200
+    paths = client.get("/openapi.json").json()["paths"]
+    assert {"/predictions", "/predictions/batch", "/predictions/{id}", "/version"} <= set(paths)
+
+
+# As a process
+
+
+@pytest.fixture
+def server(bundles: Path, tmp_path: Path, journal_url: str) -> Iterator[Server]:
+    port = free_port()
+    arguments = (".serving", str(bundles), str(port))
+    with Server(*arguments, port=port, folder=tmp_path, JOURNAL_URL=journal_url) as process:
+        yield process.ready()
+
+
+@pytest.mark.slow
+def test_what_serves_imports_no_training(bundle_dir: Path) -> None:
+    code = f"""
+import sys
+from pathlib import Path
+from {NAME} import predictor
+from {NAME}.bundle import load
+from {NAME}.serving import run
+load(Path(sys.argv[1]))
+heavy = {{"mlflow", "wandb", "pandas", "matplotlib", "river"}}
+heavy |= {{"sklearn", "scipy"}} if predictor.FILE.endswith(".onnx") else set()
+print(*sorted(heavy & set(sys.modules)))
+"""
+    command = [sys.executable, "-c", code, str(bundle_dir)]
+    done = subprocess.run(
+        command, cwd=SOURCE, capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout.strip() == ""
+
+
+@pytest.mark.slow
+def test_a_swap_under_load_fails_no_request(
+    server: Server, bundles: Path, features: dict[str, Any]
+) -> None:
+    import shutil
+
+    for version in ("2", "3"):
+        shutil.copytree(bundles / "1", bundles / version)
+    seen: list[tuple[int, str]] = []
+    done = threading.Event()
+
+    def load() -> None:
+        client = Client(server.port)
+        while not done.is_set():
+            status, answer = client("POST", "/predictions", {"features": features})
+            seen.append((status, answer.get("version")))
+        client.connection.close()
+
+    threads = [threading.Thread(target=load) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    try:
+        for version in ("2", "3", "1"):
+            draft = bundles / "draft"
+            draft.write_text(version)
+            draft.replace(bundles / "current")
+            wait_for(lambda version=version: (200, version) in seen[-20:])
+    finally:
+        done.set()
+        for thread in threads:
+            thread.join()
+    assert {status for status, _ in seen} == {200}
+    assert {version for _, version in seen} == {"1", "2", "3"}
+
+
+@pytest.mark.slow
+def test_a_clean_stop_keeps_all_that_was_acknowledged(
+    server: Server, journal_url: str, features: dict[str, Any]
+) -> None:
+    ids = []
+    for _ in range(100):
+        status, answer = server.client("POST", "/predictions", {"features": features})
+        assert status == 200
+        ids.append(answer["id"])
+    body = {"outcome": answer["prediction"]}
+    assert server.client("PUT", f"/predictions/{ids[-1]}/outcome", body)[0] == 202
+    assert server.stop() == 0
+    kept = records(journal_url)
+    assert sorted(r.id for r in kept) == sorted(ids)
+    assert [r.outcome for r in kept if r.id == ids[-1]] == [answer["prediction"]]
+
+
+@pytest.mark.slow
+def test_a_kill_loses_only_what_came_since_the_last_write(
+    server: Server, journal_url: str, features: dict[str, Any]
+) -> None:
+    def ask(n: int) -> set[str]:
+        answers = [server.client("POST", "/predictions", {"features": features}) for _ in range(n)]
+        return {answer["id"] for _, answer in answers}
+
+    earlier = ask(50)
+    wait_for(lambda: {r.id for r in records(journal_url)} >= earlier, seconds=5)
+    last = ask(5)
+    server.stop(signal.SIGKILL)
+    kept = {r.id for r in records(journal_url)}
+    assert earlier <= kept <= earlier | last
+
+
+@pytest.mark.slow
+def test_a_port_in_use_is_one_clear_line(server: Server, bundles: Path, tmp_path: Path) -> None:
+    other = Server(".serving", str(bundles), str(server.port), port=server.port, folder=tmp_path)
+    with other:
+        assert other.process.wait(30) == 1
+    told = other.log.read_text().strip().splitlines()
+    assert len(told) == 1
+    assert str(server.port) in told[0]
+    assert "PORT=" in told[0]
