@@ -7,7 +7,9 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 from harness import ROOT
+from variants import QUESTIONS
 
 PACKAGE_OF = {
     "mlflow": "mlflow-skinny",
@@ -77,3 +79,11 @@ def test_constraints_cover_every_dependency(renders):
     pinned = named((ROOT / "template/constraints.txt").read_text().splitlines())
     for project in renders.values():
         assert sorted(declared(project) - pinned) == []
+
+
+def test_the_servers_version_is_said_once_for_all():
+    """The fact, the verb that runs it and its constraints name the same version."""
+    for registry, facts in yaml.safe_load(QUESTIONS["model_registry_facts"]["default"]).items():
+        home = ROOT / "template" / f"{{% if model_registry == '{registry}' %}}.{{% endif %}}"
+        assert facts["server"] in (home / "registry.mk").read_text()
+        assert facts["server"] in (home / f"constraints.{registry}.txt").read_text().splitlines()

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 from harness import commit, copy, edit, files, git, is_yours, snapshot, switch, update
-from variants import FIXED, QUESTIONS, choices
+from variants import AXES, FIXED, choices
 
-SWITCHED = [name for name in QUESTIONS if len(choices(name)) > 1 and name not in FIXED]
+SWITCHED = [[name] for name in AXES if name not in FIXED] + [["license", "python"]]
 ANSWERS = ".copier-answers.yml"
 PACKAGE = "src/flight_delays"
 SOURCE = "src/{{ package }}"
@@ -32,14 +32,21 @@ def unmerged(project: Path) -> list[str]:
     return git(project, "diff", "--name-only", "--diff-filter=U").split()
 
 
-@pytest.mark.parametrize("question", SWITCHED)
-def test_switching_equals_copying(question, repository, tmp_path):
+@pytest.fixture(scope="module")
+def standing(repository, tmp_path_factory) -> Path:
+    """A project that no test changes."""
+    return start(repository, tmp_path_factory.mktemp("standing") / "project")
+
+
+@pytest.mark.parametrize("questions", SWITCHED, ids="-".join)
+def test_switching_equals_copying(questions, repository, tmp_path):
     """Each choice after the other, and back to the first, as if copied so."""
-    first, *others = choices(question)
-    project = start(repository, tmp_path / "project", **{question: first})
-    for number, choice in enumerate([*others, first]):
-        switch(project, **{question: choice})
-        fresh = copy(repository, tmp_path / str(number), **{question: choice})
+    rounds = range(max(len(choices(name)) for name in questions))
+    turns = [{name: choices(name)[n % len(choices(name))] for name in questions} for n in rounds]
+    project = start(repository, tmp_path / "project", **turns[0])
+    for number, answers in enumerate([*turns[1:], turns[0]]):
+        switch(project, **answers)
+        fresh = copy(repository, tmp_path / str(number), **answers)
         assert files(project) == files(fresh)
         commit(project)
 
@@ -52,12 +59,11 @@ def test_switching_equals_copying(question, repository, tmp_path):
         ("problem", "regression", "classification"),
     ],
 )
-def test_what_is_fixed_cannot_be_switched(question, answer, kept, repository, tmp_path):
+def test_what_is_fixed_cannot_be_switched(question, answer, kept, standing):
     assert question in FIXED
-    project = start(repository, tmp_path / "project")
     with pytest.raises(ValueError, match=f"is fixed when the project is made: it stays {kept}"):
-        switch(project, **{question: answer})
-    assert git(project, "status", "--porcelain") == ""
+        switch(standing, **{question: answer})
+    assert git(standing, "status", "--porcelain") == ""
 
 
 @pytest.mark.parametrize(

@@ -160,7 +160,7 @@ def test_a_database_that_is_down_is_told() -> None:
         pass
 
 
-class Down(Journal):
+class Down(Journal):  # type: ignore[valid-type, misc]
     """A journal whose database can be switched off."""
 
     down = False

@@ -8,6 +8,7 @@ import pytest
 from . import package
 from .conftest import copied
 
+gates = package("gates")
 promote = package("promote")
 registry = package("registry")
 settings = package("settings")
@@ -87,7 +88,7 @@ def test_a_worse_model_is_refused_and_an_equal_one_is_not(known) -> None:
 
 def test_the_bootstrap_sees_a_gain_and_a_loss() -> None:
     random = np.random.default_rng(0)
-    sign = 1.0 if promote.GREATER_IS_BETTER else -1.0
+    sign = 1.0 if gates.GREATER_IS_BETTER else -1.0
 
     def agreement(actual: np.ndarray, predicted: np.ndarray) -> float:
         return sign * float(np.mean(actual == predicted))
@@ -95,9 +96,9 @@ def test_the_bootstrap_sees_a_gain_and_a_loss() -> None:
     actual = random.integers(0, 2, 1000)
     good = np.where(random.random(1000) < 0.9, actual, 1 - actual)
     poor = np.where(random.random(1000) < 0.7, actual, 1 - actual)
-    low, high = promote.bootstrap(agreement, actual, good, poor, 0)
+    low, high = gates.bootstrap(agreement, actual, good, poor, 0)
     assert 0.1 < low < 0.2 < high < 0.3
-    assert promote.bootstrap(agreement, actual, poor, good, 0)[1] < 0
+    assert gates.bootstrap(agreement, actual, poor, good, 0)[1] < 0
 
 
 def test_production_asks_for_the_load_report_of_this_bundle(known) -> None:

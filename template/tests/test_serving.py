@@ -69,6 +69,11 @@ def features(examples: list[dict[str, Any]]) -> dict[str, Any]:
     return dict(examples[0]["features"])
 
 
+def state(client: TestClient) -> Any:
+    app: Any = client.app
+    return app.state
+
+
 def records(url: str) -> list[Any]:
     journal = package("serving.journal").Journal(url)
     try:
@@ -105,12 +110,17 @@ def test_rows_of_one_turn_share_a_run_and_are_not_mixed_up(
     import asyncio
 
     service = package("serving.service")
-    live = client.app.state.live
+    live = state(client).live
     asks = [package("serving.bodies").Ask(features=e["features"]) for e in examples[:50]]
-    mine = service.Service(live, None, client.app.state.metrics)
+    mine = service.Service(live, None, state(client).metrics)
     sizes = []
     run = mine.one.run
-    mine.one.run = lambda rows: sizes.append(len(rows)) or run(rows)
+
+    def counted(rows: list[Any]) -> Any:
+        sizes.append(len(rows))
+        return run(rows)
+
+    mine.one.run = counted
 
     async def all_at_once() -> list[bytes]:
         return await asyncio.gather(*(mine.one(ask) for ask in asks))
@@ -128,7 +138,7 @@ def test_one_row_without_an_answer_does_not_spoil_the_others(
     import asyncio
 
     service = package("serving.service")
-    mine = service.Service(client.app.state.live, None, client.app.state.metrics)
+    mine = service.Service(state(client).live, None, state(client).metrics)
     ask = package("serving.bodies").Ask(features=features)
     poison = ask.model_copy()
     read = service.columns
@@ -143,7 +153,7 @@ def test_one_row_without_an_answer_does_not_spoil_the_others(
 
     async def three() -> list[Any]:
         asked = (mine.one(ask), mine.one(poison), mine.one(ask))
-        return await asyncio.gather(*asked, return_exceptions=True)
+        return list(await asyncio.gather(*asked, return_exceptions=True))
 
     first, second, third = asyncio.run(three())
     assert isinstance(first, bytes)
@@ -156,7 +166,7 @@ def test_a_prediction_that_is_not_finite_is_refused(
 ) -> None:
     import numpy as np
 
-    bundle = client.app.state.live.served.bundle
+    bundle = state(client).live.served.bundle
     predictor = bundle.predictor
     monkeypatch.setitem(
         bundle.__dict__, "predictor", lambda *matrices: np.full_like(predictor(*matrices), np.nan)
@@ -217,7 +227,8 @@ def test_labels_that_cannot_be_are_refused(client: TestClient, features: dict[st
     made = client.post("/predictions", json={"features": features}).json()
     path = f"/predictions/{made['id']}/outcome"
     other = 1 if isinstance(made["prediction"], str) else "no such label"
-    bodies = [{"outcome": v} for v in (None, [1], {}, 10**400, other)]
+    labels: list[Any] = [None, [1], {}, 10**400, other]
+    bodies = [{"outcome": label} for label in labels]
     raw = ["{}", '{"outcome": NaN}', '{"outcome": 1e400}', '{"outcome": "\\ud800"}', "", "[]"]
     for text in [*map(json.dumps, bodies), *raw]:
         answer = client.put(path, content=text, headers={"content-type": "application/json"})
@@ -343,7 +354,7 @@ def test_missing_values_are_served(client: TestClient, features: dict[str, Any])
 def test_an_unseen_category_is_served_and_counted(
     client: TestClient, features: dict[str, Any]
 ) -> None:
-    known = [n for n in client.app.state.live.served.known if FIELDS[n].annotation is str]
+    known = [n for n in state(client).live.served.known if FIELDS[n].annotation is str]
     if not known:
         pytest.skip("the contract has no free text that the model sees")
     body = {"features": {**features, known[0]: "never seen"}}
@@ -353,7 +364,8 @@ def test_an_unseen_category_is_served_and_counted(
 
 
 def test_keys_that_no_database_keeps(client: TestClient, features: dict[str, Any]) -> None:
-    for key in ("", "a\0b", "a\nb", "x" * 201, 5, {}):
+    keys: list[Any] = ["", "a\0b", "a\nb", "x" * 201, 5, {}]
+    for key in keys:
         answer = client.post("/predictions", json={"features": features, "key": key})
         assert (answer.status_code, "key" in answer.text) == (422, True)
     assert client.put("/predictions/%00/outcome", json={"outcome": 1}).status_code == 422
@@ -558,7 +570,8 @@ def test_a_swap_under_load_fails_no_request(
             draft = bundles / "draft"
             draft.write_text(version)
             draft.replace(bundles / "current")
-            wait_for(lambda version=version: (200, version) in seen[-20:])
+            wanted = (200, version)
+            wait_for(lambda wanted=wanted: wanted in seen[-20:])  # type: ignore[misc]
     finally:
         done.set()
         for thread in threads:

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.console import Console
 
 from .errors import UserError
-from .settings import ENVIRONMENTS, Settings, load
+from .settings import ENVIRONMENTS, VERSIONS, Settings, load
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -18,16 +19,19 @@ app = typer.Typer(
     add_completion=False,
     help="The life cycle of the model, a command a step.",
 )
+console = Console(highlight=False)
 REPORTS = Path("reports")
+EXIT = {"ok": 0, "warn": 10, "retrain": 20, "unknown": 30}
 Environment = Annotated[str, typer.Option("--env", help=" | ".join(ENVIRONMENTS))]
+By = Annotated[str, typer.Option(help="who asks for it", envvar="BY")]
 
 
-def report(name: str, result: Any) -> None:
+def keep(name: str, result: Any) -> None:
     """Keeps a command's result as reports/<name>.json."""
     REPORTS.mkdir(exist_ok=True)
     path = REPORTS / f"{name}.json"
-    draft = path.with_suffix(".tmp")
     value = asdict(result) if is_dataclass(result) and not isinstance(result, type) else result
+    draft = path.with_suffix(".tmp")
     draft.write_text(json.dumps(value, indent=2, default=str) + "\n")
     draft.replace(path)
 
@@ -42,7 +46,6 @@ def known(environment: str) -> str:
 def held(environment: str, settings: Settings) -> Any:
     """The bundle of the version that an environment holds."""
     from . import bundle
-    from .promote import VERSIONS
     from .registry import Registry
 
     registry = Registry(settings)
@@ -61,25 +64,14 @@ def data() -> None:
 
     with step("load and validate"):
         snapshot = data.snapshot(load())
-        frame = snapshot.read()
-    table(
-        "data",
-        {
-            "source": snapshot.source,
-            "rows": f"{len(frame):,}",
-            "fingerprint": snapshot.fingerprint,
-            "snapshot": snapshot.path,
-        },
-    )
-    report(
-        "data",
-        {
-            "source": snapshot.source,
-            "rows": len(frame),
-            "fingerprint": snapshot.fingerprint,
-            "snapshot": str(snapshot.path),
-        },
-    )
+    made = {
+        "source": snapshot.source,
+        "rows": len(snapshot.read()),
+        "fingerprint": snapshot.fingerprint,
+        "snapshot": str(snapshot.path),
+    }
+    keep("data", made)
+    table("data", made)
 
 
 @app.command()
@@ -100,7 +92,7 @@ def train(
     trained = train(settings, registry, stored)
     with step("promote to test"):
         promote("test", settings, registry, version=trained.version)
-    report("train", trained)
+    keep("train", trained)
     _examples(held("test", settings))
     table(
         f"{settings.model.name} version {trained.version}",
@@ -120,19 +112,13 @@ def _examples(bundle: Any) -> None:
     import pandas as pd
 
     rows = [example["features"] for example in bundle.examples]
-    report("example", {"features": rows[0]})
+    keep("example", {"features": rows[0]})
     pd.DataFrame(rows).to_csv(REPORTS / "example.csv", index=False)
 
 
 @app.command()
-def promote(
-    env: Environment,
-    version: str = "",
-    by: Annotated[str, typer.Option(envvar="BY")] = "",
-    unattended: bool = False,
-) -> None:
+def promote(env: Environment, version: str = "", by: By = "", unattended: bool = False) -> None:
     """Move a version into an environment, if its gates let it."""
-    from .progress import console
     from .promote import Refused, promote
     from .registry import Registry
 
@@ -140,38 +126,33 @@ def promote(
     try:
         move = promote(known(env), settings, Registry(settings), version, by, unattended)
     except Refused as error:
-        report(
-            "promote",
-            {"environment": env, "promoted": False, "gates": [asdict(g) for g in error.gates]},
-        )
+        gates = [asdict(gate) for gate in error.gates]
+        keep("promote", {"environment": env, "promoted": False, "gates": gates})
         raise
-    report("promote", {"environment": env, "promoted": bool(move), "move": move and asdict(move)})
+    keep("promote", {"environment": env, "promoted": bool(move), "move": move and asdict(move)})
     if move is None:
         console.print(f"{env} holds this version already")
         return
     for gate in move.gates.values():
         console.print(f"[green]✓[/] {gate['name']}: {gate['detail']}")
-    console.print(
-        f"{env} holds version {move.to}" + (f", before {move.back_from}" * bool(move.back_from))
-    )
+    before = f", before that {move.back_from}" if move.back_from else ""
+    console.print(f"{env} holds version {move.to}{before}")
 
 
 @app.command()
-def rollback(env: Environment, by: Annotated[str, typer.Option(envvar="BY")] = "") -> None:
+def rollback(env: Environment, by: By = "") -> None:
     """Go back to the version an environment held before."""
-    from .progress import console
     from .promote import rollback
     from .registry import Registry
 
     move = rollback(known(env), Registry(load()), by)
-    report("rollback", move)
+    keep("rollback", move)
     console.print(f"{env} holds version {move.to}, back from {move.back_from}")
 
 
 @app.command()
 def status() -> None:
     """What each environment holds, every version, and the last moves; repairs half-made ones."""
-    from .progress import console
     from .registry import Registry
     from .status import show
 
@@ -179,51 +160,25 @@ def status() -> None:
 
 
 @app.command()
-def serve(
-    env: Environment = "test",
-    port: int | None = None,
-    host: str | None = None,
-    follow: Annotated[bool, typer.Option(help="whether to fetch what is promoted")] = True,
-) -> None:
-    """Serve what an environment holds, and follow it as it changes."""
-    from .serving.run import serve
-
-    flags = {name: value for name, value in {"port": port, "host": host}.items() if value}
-    serve(known(env), load(serving=flags), follow)
-
-
-@app.command()
-def follow(env: Environment = "test", once: bool = False) -> None:
-    """Pull what an environment holds, again and again."""
-    from .serving.follow import follow
-
-    follow(known(env), load(), once=once)
-
-
-@app.command()
 def score(data: str, out: str, env: Environment = "test") -> None:
     """Predict every row of a file or table."""
-    from .progress import console
     from .score import score
 
     if not data or not out:
-        raise UserError(
-            "say what to score and where to write it: make score DATA=rows.csv OUT=scores.csv"
-        )
+        raise UserError("say what and where to: make score DATA=rows.csv OUT=scores.csv")
     bundle = held(env, load())
-    n = score(bundle, data, out)
-    report("score", {"rows": n, "out": out, "version": bundle.version, "bundle": bundle.digest})
-    console.print(f"{n:,} rows scored by version {bundle.version} into {out}")
+    rows = score(bundle, data, out)
+    keep("score", {"rows": rows, "out": out, "version": bundle.version, "bundle": bundle.digest})
+    console.print(f"{rows:,} rows scored by version {bundle.version} into {out}")
 
 
 @app.command()
 def monitor(
     env: Environment = "production",
-    exit_code: Annotated[bool, typer.Option(help="0 ok, 10 warn, 20 retrain, 30 unknown")] = False,
+    exit_code: Annotated[bool, typer.Option(help=str(EXIT)[1:-1].replace("'", ""))] = False,
 ) -> None:
     """Compare what is served with what was trained on, and predictions with late labels."""
     from . import monitor
-    from .progress import console
     from .registry import Registry
     from .serving.journal import opened
 
@@ -232,47 +187,35 @@ def monitor(
         verdict = monitor.run(settings, Registry(settings), journal, known(env))
     console.print(f"{verdict.verdict}: {verdict.reason}")
     if exit_code:
-        raise typer.Exit({"ok": 0, "warn": 10, "retrain": 20, "unknown": 30}[verdict.verdict])
+        raise typer.Exit(EXIT[verdict.verdict])
     if verdict.verdict == "unknown":  # what was not seen is no success
         raise typer.Exit(1)
 
 
-@app.command("report")
-def page() -> None:
+@app.command()
+def report() -> None:
     """Draw the last monitoring as a page."""
-    from .progress import console
     from .report import write
 
-    console.print(f"{write().resolve()}")
+    console.print(str(write().resolve()))
 
 
 @app.command()
 def cycle(force: Annotated[bool, typer.Option(help="retrain whatever is seen")] = False) -> None:
     """Monitor, and where the metric fell for sure: retrain, gate, promote."""
     from .cycle import turn
-    from .progress import console
     from .registry import Registry
 
     settings = load()
     done = turn(settings, Registry(settings), force)
-    report("cycle", done)
+    keep("cycle", done)
     console.print(f"{done.verdict}: {done.reason}")
     if done.version:
-        held = ", ".join(done.promoted) or "no environment"
-        console.print(f"trained version {done.version}, now in {held}")
+        where = ", ".join(done.promoted) or "no environment"
+        console.print(f"trained version {done.version}, now in {where}")
     if done.refused:
         raise UserError(done.refused)
     if done.verdict == "unknown" and not done.version:
-        raise typer.Exit(1)
-
-
-@app.command()
-def doctor() -> None:
-    """Say what is set up and what is not."""
-    from .doctor import examine
-    from .progress import console
-
-    if not examine(load(), console):
         raise typer.Exit(1)
 
 
@@ -287,6 +230,6 @@ def main() -> None:
         sys.exit(130)
 
 
-from . import cli_load  # noqa: E402, F401  adds its commands
+from . import cli_serving  # noqa: E402, F401  adds its commands
 
 __all__ = ["app", "main"]

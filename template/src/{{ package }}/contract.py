@@ -42,6 +42,7 @@ def _kind(annotation: Any) -> str:
 
 KINDS: dict[str, str] = {name: _kind(f.annotation) for name, f in Features.model_fields.items()}
 """Of each raw field: number, category or time."""
+LARGEST = np.finfo(np.float32).max
 NUMBERS = [name for name, kind in KINDS.items() if kind == "number"]
 OTHERS = {name: kind for name, kind in KINDS.items() if kind != "number"}
 
@@ -108,9 +109,10 @@ def matrices(
     """The model's input: numbers (n, a) as float32, categories (n, b) as strings."""
     n = len(next(iter(derived.values())))
     left = np.empty((n, len(numbers)), dtype=np.float32)
-    with np.errstate(over="ignore"):  # past float32 is infinite: more than any threshold
+    with np.errstate(over="ignore"):
         for i, name in enumerate(numbers):
             left[:, i] = derived[name]
+    np.clip(left, -LARGEST, LARGEST, out=left)  # scikit-learn refuses infinity, ONNX does not
     right = np.empty((n, len(categories)), dtype=object)
     for i, name in enumerate(categories):
         right[:, i] = derived[name]

@@ -42,7 +42,7 @@ def turn(settings: Settings, registry: Registry, force: bool = False) -> Turn:
     with opened(settings.journal.url) as journal:
         verdict = monitor.run(settings, registry, journal)
     done = Turn(verdict.verdict, verdict.reason)
-    fall = max((w["until"] for w in verdict.windows if w["violated"]), default="")
+    fall = verdict.fall
     if not force:
         if verdict.verdict != "retrain":
             return done

@@ -81,7 +81,7 @@ def _journal(settings: Settings) -> str:
 
 
 def _git() -> str:
-    from .train import git
+    from .provenance import git
 
     commit, dirty = git()
     if commit == "none":

@@ -18,9 +18,8 @@ from . import slo, trial
 from .bundle import Bundle
 from .contract import KINDS
 from .errors import UserError
-from .promote import VERSIONS
 from .registry import Registry
-from .settings import Load, Settings
+from .settings import VERSIONS, Load, Settings
 
 LOCUSTFILE = Path("loadtest/locustfile.py")
 REPORT = Path("reports/load.json")

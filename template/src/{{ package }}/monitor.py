@@ -16,10 +16,9 @@ from . import concept, contract, drift
 from .bundle import ROWS, Bundle
 from .concept import Value
 from .predict import label
-from .promote import VERSIONS
 from .registry import Registry
 from .serving.journal import Journal, Record
-from .settings import Monitor, Settings
+from .settings import VERSIONS, Monitor, Settings
 from .verdict import Verdict
 
 LIMIT = 50_000
@@ -38,6 +37,7 @@ def run(
 ) -> Verdict:
     """Looks at the version that `env` holds, stores the verdict and tags the version with it.
 
+    Without a journal the verdict is the one that is noted on the version, if it is fresh.
     The same journal gives the same verdict. Raises RegistryUnavailable, BundleError.
     """
     version = registry.alias(env)
@@ -45,12 +45,12 @@ def run(
     if version is None:
         seen.reason = f"{env} holds no version: nothing is served, so nothing is watched"
     elif journal is None:
-        seen.reason = "there is no journal (journal.url is empty), so nothing can be watched"
+        seen.recall(registry.note(version, "monitor"))
     else:
         bundle = bundles.load(registry.pull(version, VERSIONS), any_contract=True)
         watch(seen, bundle, journal, settings.monitor)
     seen.store()
-    if version is not None:
+    if version is not None and journal is not None:
         registry.tag(version, "monitor", seen.note())
     return seen
 
@@ -129,6 +129,7 @@ def _metric(seen: Verdict, bundle: Bundle, rows: list[Record], settings: Monitor
                 "violated": concept.violated(value, before, settings.margin),
             }
         )
+    seen.fall = max((w["until"] for w in seen.windows if w["violated"]), default="")
     for change in concept.changes(concept.losses(actual, predicted)):
         seen.adwin.append({"at": rows[change["row"]].at.isoformat(), **change})
 

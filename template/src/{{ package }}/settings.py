@@ -21,6 +21,8 @@ from .errors import UserError
 
 FILE = Path("settings.toml")
 ENVIRONMENTS = ("test", "staging", "production")
+VERSIONS = Path("var/versions")
+"""Where bundles that were pulled from the registry are kept."""
 PACKAGE = __package__ or ""
 
 

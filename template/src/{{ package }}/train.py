@@ -4,10 +4,7 @@ Everything is made and verified in a folder of its own; the registered version c
 call. A run that is killed leaves no version behind, and the next one starts afresh.
 """
 
-import importlib.metadata
-import re
 import shutil
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,8 +24,9 @@ from .project import data as project
 from .project.features import TIME
 from .project.model import build
 from .project.target import TARGET
+from .provenance import git, lock, requirements
 from .registry import Registry
-from .settings import PACKAGE, Settings
+from .settings import Settings
 
 RUNS = Path("var/runs")
 EXAMPLES = 50
@@ -98,7 +96,7 @@ def train(settings: Settings, registry: Registry, snapshot: data.Snapshot) -> Tr
                 metrics,
                 folder / "report",
                 snapshot.source,
-                _requirements(),
+                requirements(),
             )
     return Trained(version, bundle.digest, run.info.run_id, rows, metrics)
 
@@ -155,7 +153,6 @@ def _manifest(
     until: Any,
 ) -> Manifest:
     commit, dirty = git()
-    lock = Path("locks/dev.txt")
     return Manifest(
         name=settings.model.name,
         run=run,
@@ -167,7 +164,7 @@ def _manifest(
         metrics=metrics,
         parity=float("inf"),
         contract=contract.digest(),
-        lock=bundles.sha256(lock)[:12] if lock.exists() else "none",
+        lock=lock(),
         classes=fitted.classes,
         numbers=fitted.numbers,
         categories=fitted.categories,
@@ -185,20 +182,6 @@ def _folder(run: str) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def git() -> tuple[str, bool]:
-    """The commit, or "none" where there is no repository, and whether files differ from it."""
-
-    def ask(*arguments: str) -> str:
-        return subprocess.run(
-            ["git", *arguments], capture_output=True, text=True, check=True
-        ).stdout.strip()
-
-    try:
-        return ask("rev-parse", "HEAD"), bool(ask("status", "--porcelain"))
-    except (OSError, subprocess.CalledProcessError):
-        return "none", False
-
-
 def _parameters(model: Any) -> dict[str, Any]:
     """The estimator's plain parameters."""
     plain = (bool, int, float, str, type(None))
@@ -209,13 +192,3 @@ def _sample(frame: pd.DataFrame) -> pd.DataFrame:
     """Rows as a client sends them: numbers as floats, since any of them may come with a point."""
     numbers = [name for name, kind in contract.KINDS.items() if kind == "number"]
     return frame[data.FIELDS].head(1000).astype(dict.fromkeys(numbers, "float64"))
-
-
-def _requirements() -> list[str]:
-    """What pyfunc needs to load the version elsewhere, at the versions used here."""
-    try:
-        wanted = importlib.metadata.requires(PACKAGE) or []
-    except importlib.metadata.PackageNotFoundError:
-        return []
-    names = [re.split(r"[^\w.-]", w)[0] for w in wanted if "extra ==" not in w]
-    return [f"{n}=={importlib.metadata.version(n)}" for n in [*names, "pandas", "pyarrow"]]

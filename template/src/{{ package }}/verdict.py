@@ -2,10 +2,15 @@
 
 import json
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 REPORTS = Path("reports")
+FRESH = timedelta(days=2)
+"""How long a verdict counts where there is no journal to look at."""
+
+NOTED = ("verdict", "reason", "environment", "at", "until", "fall")
 
 
 @dataclass
@@ -27,6 +32,8 @@ class Verdict:
     """Event time of the newest row."""
     metric: dict[str, Any] = field(default_factory=dict)
     """Its name, and its value when the version was promoted."""
+    fall: str = ""
+    """Event time at the end of the newest window that is worse; empty if none is."""
     windows: list[dict[str, Any]] = field(default_factory=list)
     """Labelled rows by event time, counted from the version's first."""
     columns: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -40,8 +47,21 @@ class Verdict:
 
     def note(self) -> str:
         """In short, as JSON, for the version's tag in the registry, where CI reads it."""
-        names = ("verdict", "reason", "environment", "at", "until")
-        return json.dumps({name: getattr(self, name) for name in names})
+        return json.dumps({name: getattr(self, name) for name in NOTED})
+
+    def recall(self, note: str) -> None:
+        """Takes over what was noted on the version where the journal is, if that is still fresh."""
+        known = json.loads(note or "{}")
+        seen = datetime.fromisoformat(known.get("at") or "1970-01-01T00:00:00+00:00")
+        if known.get("environment") == self.environment and datetime.now(UTC) - seen < FRESH:
+            for name in NOTED:
+                setattr(self, name, known[name])
+            return
+        last = f"the last look was at {known['at']}" if known else "nobody looked yet"
+        self.reason = (
+            f"there is no journal here (journal.url is empty), and {last}; set JOURNAL_URL, or run "
+            "`make monitor` where the journal is"
+        )
 
     def store(self) -> None:
         """Keeps the verdict as the newest, and by version and event time for the record."""

@@ -15,6 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from ..settings import Settings
 from . import bodies
+from .docs import add_docs
 from .journal import Journal
 from .live import Live
 from .metrics import Metrics
@@ -53,7 +54,13 @@ def create_app(bundles: Path, journal: Journal | None, settings: Settings) -> Fa
         if writer is not None:
             await asyncio.to_thread(writer.stop)
 
-    app = FastAPI(title=settings.model.name, lifespan=lifespan, responses=REFUSALS)
+    app = FastAPI(
+        title=settings.model.name,
+        lifespan=lifespan,
+        responses=REFUSALS,
+        docs_url=None,
+        redoc_url=None,
+    )
     app.add_middleware(
         Edge,
         metrics=metrics,
@@ -70,6 +77,7 @@ def create_app(bundles: Path, journal: Journal | None, settings: Settings) -> Fa
     add_predictions(app, Service(live, writer, metrics), settings.serving.max_batch)
     add_journal(app, live, writer)
     _state(app, live, metrics)
+    add_docs(app)
     return app
 
 

@@ -81,6 +81,8 @@ class _Drift:
         try:
             report = json.loads(self.report.read_text())
             columns = dict(report.get("columns") or {})
+            window, metric = (report.get("windows") or [{}])[-1], report.get("metric") or {}
+            values = {"": window.get("value"), "_promoted": metric.get("baseline")}
             age = self.report.stat().st_mtime
         except (OSError, ValueError, AttributeError, TypeError):
             return
@@ -91,6 +93,10 @@ class _Drift:
                 if isinstance(found, dict) and isinstance(found.get(name), int | float):
                     family.add_metric([column], found[name])
             yield family
+        for name, value in values.items():
+            if isinstance(value, int | float):
+                text = "The business's metric: in the last window, and at promotion."
+                yield GaugeMetricFamily(f"monitor_metric{name}", text, value)
         verdict = GaugeMetricFamily("monitor_verdict", "1 for the last one.", labels=["verdict"])
         verdict.add_metric([str(report.get("verdict"))], 1)
         yield verdict

@@ -73,7 +73,7 @@ class Service:
             if len(asked) > 1:  # one row must not spoil the others'
                 return [self._answers(served, [row])[0] for row in asked]
             expected = isinstance(error, ArithmeticError | ValueError)
-            return [Unanswerable(f"features.{error}") if expected else error]
+            return [Unanswerable(f"features: {error}") if expected else error]
         self._count_unseen(served, raw)
         if np.isfinite(scores).all():
             return [to_json(answer) for answer in answers(served.bundle, scores)]

@@ -13,7 +13,6 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,42 +26,14 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.entities import PagedList
 from sqlalchemy.exc import SQLAlchemyError
 
-from .bundle import Bundle
-from .bundle import load as load_bundle
-from .bundle import sha256
+from . import pyfunc
+from .bundle import Bundle, sha256
 from .errors import RegistryUnavailable, UserError
+from .history import Move, Version
+from .pyfunc import Served
 from .settings import Settings
 
 LOCAL = Path("var")
-
-
-@dataclass(frozen=True)
-class Version:
-    """A registered version."""
-
-    version: str
-    run: str
-    created: float
-    tags: dict[str, str]
-    environments: list[str]
-
-
-@dataclass
-class Move:
-    """One change of what an environment holds, as it is kept for ever."""
-
-    environment: str
-    kind: str
-    """promote or rollback"""
-    to: str
-    back_from: str
-    """The version that was there; empty if none was."""
-    by: str
-    commit: str
-    gates: dict[str, Any] = field(default_factory=dict)
-    id: str = ""
-    at: float = 0.0
-    """When it was closed, seconds since 1970; 0 while it is only an intent."""
 
 
 @contextmanager
@@ -196,11 +167,11 @@ class Registry:
     ) -> str:
         from mlflow.models import infer_signature
 
-        signature = infer_signature(frame, _Served(bundle).predict(frame.head(5)))
+        signature = infer_signature(frame, Served(bundle).predict(frame.head(5)))
         with mlflow.start_run(run_id=run), warnings.catch_warnings(action="ignore"):
             model = mlflow.pyfunc.log_model(
                 name="model",
-                loader_module=__name__,
+                loader_module=pyfunc.__name__,
                 data_path=str(bundle.path),
                 code_paths=[str(Path(__file__).parent)],
                 signature=signature,
@@ -270,14 +241,17 @@ class Registry:
         with _asked():
             self.client.set_model_version_tag(self.name, version, key, value)
 
+    def note(self, version: str, key: str) -> str:
+        """What `tag` wrote on a version; empty if nothing."""
+        with _asked():
+            return self.client.get_model_version(self.name, version).tags.get(key, "")
+
     def pull(self, version: str, to: Path) -> Path:
         """Puts a version's bundle at `to`/`version`, whole or not at all, and returns that."""
         target = to / version
         if target.exists():
-            with _asked():
-                wanted = self.client.get_model_version(self.name, version).tags.get("bundle")
             manifest = target / "manifest.json"
-            if manifest.exists() and sha256(manifest)[:12] == wanted:
+            if manifest.exists() and sha256(manifest)[:12] == self.note(version, "bundle"):
                 return target
             shutil.rmtree(target)  # the version of that number of another registry
         to.mkdir(parents=True, exist_ok=True)
@@ -369,22 +343,3 @@ def _alive(pid: int) -> bool:
     except PermissionError:
         pass
     return True
-
-
-class _Served:
-    """What mlflow.pyfunc calls."""
-
-    def __init__(self, bundle: Bundle) -> None:
-        self.bundle = bundle
-
-    def predict(self, frame: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
-        from .bundle import ROWS
-        from .data import FIELDS, records
-        from .predict import predict
-
-        rows = ROWS.validate_python(records(frame.reindex(columns=FIELDS)))
-        return pd.json_normalize(predict(self.bundle, rows))
-
-
-def _load_pyfunc(path: str) -> _Served:
-    return _Served(load_bundle(Path(path)))

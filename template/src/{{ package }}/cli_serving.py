@@ -1,11 +1,11 @@
-"""The commands that try out what is served: load test, capacity, image."""
+"""The commands around serving: serve and follow, load test and capacity, image, doctor."""
 
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from .cli import Environment, app, held, known, report
+from .cli import Environment, app, console, held, keep, known
 from .errors import UserError
 from .settings import load as settings_in_force
 
@@ -29,8 +29,6 @@ def _bundle(env: str, folder: str) -> Any:
 def bundle(env: Environment = "test", out: Path = Path("build/bundle")) -> None:
     """Copy the model as it is served into a folder."""
     import shutil
-
-    from .progress import console
 
     found = held(env, settings_in_force())
     target = out / found.version
@@ -93,10 +91,40 @@ def smoke(
 ) -> None:
     """Start an image with no rights, compare its answers to the bundle's examples, stop it."""
     from . import trial
-    from .progress import console
 
     found = _bundle(env, bundle)
     with trial.container(found, image, engine) as url:
         n = trial.smoke(found, url)
-    report("smoke", {"image": image, "version": found.version, "bundle": found.digest, "rows": n})
+    keep("smoke", {"image": image, "version": found.version, "bundle": found.digest, "rows": n})
     console.print(f"{image}: {n} examples answered as version {found.version} should")
+
+
+@app.command()
+def serve(
+    env: Environment = "test",
+    port: int | None = None,
+    host: str | None = None,
+    follow: Annotated[bool, typer.Option(help="whether to fetch what is promoted")] = True,
+) -> None:
+    """Serve what an environment holds, and follow it as it changes."""
+    from .serving.run import serve
+
+    flags = {name: value for name, value in {"port": port, "host": host}.items() if value}
+    serve(known(env), settings_in_force(serving=flags), follow)
+
+
+@app.command()
+def follow(env: Environment = "test", once: bool = False) -> None:
+    """Pull what an environment holds, again and again."""
+    from .serving.follow import follow
+
+    follow(known(env), settings_in_force(), once=once)
+
+
+@app.command()
+def doctor() -> None:
+    """Say what is set up and what is not."""
+    from .doctor import examine
+
+    if not examine(settings_in_force(), console):
+        raise typer.Exit(1)

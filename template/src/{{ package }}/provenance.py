@@ -1,0 +1,40 @@
+"""Where a model comes from: the commit, the lock, the packages."""
+
+import importlib.metadata
+import re
+import subprocess
+from pathlib import Path
+
+from .bundle import sha256
+from .settings import PACKAGE
+
+LOCK = Path("locks/dev.txt")
+
+
+def git() -> tuple[str, bool]:
+    """The commit, or "none" where there is no repository, and whether files differ from it."""
+
+    def ask(*arguments: str) -> str:
+        return subprocess.run(
+            ["git", *arguments], capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    try:
+        return ask("rev-parse", "HEAD"), bool(ask("status", "--porcelain"))
+    except (OSError, subprocess.CalledProcessError):
+        return "none", False
+
+
+def lock() -> str:
+    """Digest of the locked environment, or "none"."""
+    return sha256(LOCK)[:12] if LOCK.exists() else "none"
+
+
+def requirements() -> list[str]:
+    """What pyfunc needs to load the version elsewhere, at the versions used here."""
+    try:
+        wanted = importlib.metadata.requires(PACKAGE) or []
+    except importlib.metadata.PackageNotFoundError:
+        return []
+    names = [re.split(r"[^\w.-]", w)[0] for w in wanted if "extra ==" not in w]
+    return [f"{n}=={importlib.metadata.version(n)}" for n in [*names, "pandas", "pyarrow"]]
