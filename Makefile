@@ -17,7 +17,7 @@ $(READY): requirements.txt
 	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements.txt
 	@touch $@
 
-.PHONY: demo test test-fast test-full lint bench variants constraints requirements clean help
+.PHONY: demo test test-fast test-full test-run lint bench variants constraints requirements clean help
 demo: $(READY) ## the whole cycle on real flights, into DEST=build/demo
 	@.venv/bin/python demo/run.py '$(DEST)'
 
@@ -38,8 +38,11 @@ lint: $(READY) ## ruff and mypy on the template's own code
 bench: $(READY) ## what is measured side by side, as ratios
 	@.venv/bin/python benchmarks/run.py
 
-variants: $(READY) ## the matrix of variants, as JSON
-	@.venv/bin/python tests/variants.py
+variants: $(READY) ## the matrix of variants, as JSON (COVERING=1: those that are run)
+	@.venv/bin/python tests/variants.py $(if $(COVERING),--covering)
+
+test-run: $(READY) ## one of the projects that are run: ONLY=classification-uv-onnx
+	@.venv/bin/pytest tests/test_run.py -k '$(ONLY)'
 
 constraints: $(READY) ## resolve anew what the projects are tested with
 	@.venv/bin/python scripts/constraints.py

@@ -1,6 +1,6 @@
 """One-row predictions per second against a bare FastAPI route with the same bodies.
 
-    python benchmarks/serving.py PROJECT [--rounds 5] [--seconds 4] [--connections 32]
+    python benchmarks/serving.py PROJECT [--rounds 15] [--seconds 1.5] [--connections 32]
 
 PROJECT is a rendered project that holds a trained bundle (`make train`). Run it with the
 project's own Python. Both servers have one worker, run on this machine in turns and get the same
@@ -21,7 +21,7 @@ import tempfile
 import time
 from pathlib import Path
 
-BARE = '''
+BARE = """
 import sys
 from importlib import import_module
 
@@ -43,9 +43,9 @@ async def ready() -> dict:
     return {}
 
 uvicorn.run(app, port=int(port), access_log=False, log_level="warning")
-'''
+"""
 
-CICLO = '''
+CICLO = """
 import os, sys
 from importlib import import_module
 from pathlib import Path
@@ -54,7 +54,7 @@ package, port, bundles = sys.argv[1:]
 serve = import_module(package + ".serving.run")
 settings = import_module(package + ".settings").load()
 serve.run(Path(bundles), settings, serve.listen("127.0.0.1", int(port)))
-'''
+"""
 
 
 def free_port() -> int:
@@ -97,6 +97,14 @@ class Server:
         try:
             status = Path(f"/proc/{self.process.pid}/status").read_text()
             return int(status.split("VmRSS:")[1].split()[0]) / 1024
+        except OSError:
+            return float("nan")
+
+    def cpu(self) -> float:
+        """Seconds of processor time so far (Linux), or nan."""
+        try:
+            fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+            return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
         except OSError:
             return float("nan")
 
@@ -155,8 +163,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("project", type=Path)
     parser.add_argument("--bundles", type=Path, help="default: PROJECT/var/bundles/test")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=4.0)
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--seconds", type=float, default=1.5)
     parser.add_argument("--connections", type=int, default=32)
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
@@ -168,11 +176,9 @@ def main() -> None:
     requests = []
     for example in examples:
         body = json.dumps({"features": example["features"]}).encode()
-        head = (
-            "POST /predictions HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n"
-        )
+        head = "POST /predictions HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n"
         requests.append(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
-    rows: dict[str, list[tuple[float, float, float]]] = {"bare": [], "ciclo": []}
+    rows: dict[str, list[tuple[float, ...]]] = {"bare": [], "ciclo": []}
     with tempfile.TemporaryDirectory() as folder:
         place = {"cwd": Path(folder), "path": project / "src"}
         servers = {
@@ -185,18 +191,21 @@ def main() -> None:
             for number in range(given.rounds):
                 # whoever goes first may find a colder machine: take turns
                 for name in sorted(servers, reverse=bool(number % 2)):
+                    before = servers[name].cpu()
                     found = load(servers[name].port, requests, given.connections, given.seconds)
+                    cpu = (servers[name].cpu() - before) / len(found)
                     cuts = statistics.quantiles(found, n=1000)
-                    rows[name].append((len(found) / given.seconds, cuts[499], cuts[989]))
+                    rows[name].append((len(found) / given.seconds, cuts[499], cuts[989], cpu))
                     print(
                         f"{name:6} {rows[name][-1][0]:7.0f}/s  p50 {cuts[499] * 1e3:6.2f} ms"
-                        f"  p99 {cuts[989] * 1e3:6.2f} ms",
+                        f"  p99 {cuts[989] * 1e3:6.2f} ms  cpu {cpu * 1e6:4.0f} us",
                         flush=True,
                     )
             result = {
                 "rate": _ratio(rows, 0),
                 "p50": _ratio(rows, 1),
                 "p99": _ratio(rows, 2),
+                "cpu": _ratio(rows, 3),
                 "start_seconds": servers["ciclo"].ready,
                 "resident_mb": servers["ciclo"].resident(),
                 "bare_resident_mb": servers["bare"].resident(),
@@ -206,7 +215,8 @@ def main() -> None:
                 server.stop()
     print(
         f"\nciclo / bare FastAPI, median of {given.rounds} rounds: rate {result['rate']:.2f} "
-        f"(to reach: 0.80), p50 {result['p50']:.2f}, p99 {result['p99']:.2f} (2.00 at most)\n"
+        f"(to reach: 0.80), p50 {result['p50']:.2f}, p99 {result['p99']:.2f} (2.00 at most), "
+        f"processor time a request {result['cpu']:.2f}\n"
         f"start to ready {result['start_seconds']:.1f} s, resident {result['resident_mb']:.0f} MB "
         f"(bare FastAPI {result['bare_resident_mb']:.0f} MB)"
     )
@@ -214,7 +224,7 @@ def main() -> None:
         given.json.write_text(json.dumps(result, indent=2) + "\n")
 
 
-def _ratio(rows: dict[str, list[tuple[float, float, float]]], column: int) -> float:
+def _ratio(rows: dict[str, list[tuple[float, ...]]], column: int) -> float:
     pairs = zip(rows["ciclo"], rows["bare"], strict=True)
     return statistics.median(a[column] / b[column] for a, b in pairs)
 

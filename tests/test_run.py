@@ -5,26 +5,13 @@ import shutil
 
 import pytest
 from living import blocks, project, walk
-from variants import AXES
+from variants import covering
 
-RUNS = [name for name in ("problem", "env_manager", "serving_format") if name in AXES]
-"""The questions whose answers matter when a project runs."""
-PAIRS = [
-    dict(
-        zip(
-            RUNS,
-            (AXES["problem"][p], AXES["env_manager"][e], AXES["serving_format"][p ^ e]),
-            strict=True,
-        )
-    )
-    for p in (0, 1)
-    for e in (0, 1)
-]  # every pair of answers of two questions, in four projects
 OWN = "## Use your own data"
 
 
 @pytest.mark.heavy
-@pytest.mark.parametrize("answers", PAIRS, ids=lambda a: "-".join(a.values()))
+@pytest.mark.parametrize("answers", covering(), ids=lambda a: "-".join(a.values()))
 def test_a_project_lives_by_its_readme(answers, tmp_path):
     made = project(tmp_path / "it", **answers)
     first, _, rest = (made.folder / "README.md").read_text().partition(OWN)

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -52,5 +53,22 @@ def key(answers: dict[str, Any]) -> str:
     return "-".join(str(answers[name]) for name in AXES)
 
 
+RUNS = [name for name in ("problem", "env_manager", "serving_format") if name in AXES]
+"""The questions whose answers matter when a project runs."""
+
+
+def covering() -> list[dict[str, Any]]:
+    """Every pair of answers to two of RUNS, in four projects."""
+    first, second, third = (AXES[name] for name in RUNS)
+    return [
+        dict(zip(RUNS, (first[i], second[j], third[i ^ j]), strict=True))
+        for i in (0, 1)
+        for j in (0, 1)
+    ]
+
+
 if __name__ == "__main__":
-    print(json.dumps(variants(), indent=2, ensure_ascii=False))
+    if sys.argv[1:] == ["--covering"]:
+        print(json.dumps(["-".join(answers.values()) for answers in covering()]))
+    else:
+        print(json.dumps(variants(), indent=2, ensure_ascii=False))

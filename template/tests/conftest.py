@@ -14,19 +14,9 @@ import pandas as pd
 import pytest
 
 from . import package
+from .servers import own_settings
 
 ROWS = 3000
-OWN = (
-    "DATA_",
-    "TRAIN_",
-    "GATES_",
-    "SERVING_",
-    "JOURNAL_",
-    "MONITOR_",
-    "LOAD_",
-    "MODEL_",
-    "MLFLOW_",
-)
 
 
 @pytest.fixture(scope="session")
@@ -126,7 +116,7 @@ class _inside:
     def __enter__(self) -> None:
         self.patch = pytest.MonkeyPatch()
         self.patch.chdir(self.folder)
-        for name in [n for n in os.environ if n.startswith(OWN)]:
+        for name in [*own_settings(), *(n for n in os.environ if n.startswith("MLFLOW_"))]:
             self.patch.delenv(name)
         self.patch.setenv("DATA_URI", "rows.parquet")
         self.patch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")

@@ -67,7 +67,7 @@ def test_labelled_rows_of_the_journal_are_trained_on(trained, sample) -> None:
     journal = package("serving.journal")
     bundle = package("bundle").load(trained / "var/versions/1")
     before = data.snapshot(settings.load())
-    label = before.read()[target.TARGET].iloc[0].item()
+    label = before.read()[target.TARGET].tolist()[0]
     log = journal.Journal(settings.load().journal.url)
     answer = {"prediction": label}
     made = journal.Record(

@@ -31,7 +31,7 @@ def text(values) -> np.ndarray:
 
 @pytest.fixture(autouse=True)
 def _strict():
-    with warnings.catch_warnings(action="error"):
+    with warnings.catch_warnings(action="error", category=RuntimeWarning):
         yield
 
 

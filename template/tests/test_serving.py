@@ -21,6 +21,11 @@ FIELDS = package("project.features").Features.model_fields
 TIME = package("serving.service").TIME
 
 
+def near(value: Any) -> Any:
+    """What equals a prediction: a label itself, or a number that is almost it."""
+    return pytest.approx(value, rel=1e-5) if isinstance(value, float) else value
+
+
 @pytest.fixture
 def journal_url(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path}/journal.db"
@@ -96,7 +101,7 @@ def test_every_example_is_answered_as_the_one_code_path_does(
     many = client.post("/predictions/batch", json={"rows": asked}).json()["predictions"]
     for answers in (one, many):
         assert [{k: v for k, v in a.items() if k not in ("id", "version")} for a in answers] == [
-            {**e, "prediction": pytest.approx(e["prediction"], rel=1e-5)}
+            {**e, "prediction": near(e["prediction"])}
             | ({"probabilities": pytest.approx(e["probabilities"], abs=1e-5)} if len(e) > 1 else {})
             for e in json.loads(json.dumps(expected))
         ]
@@ -129,7 +134,7 @@ def test_rows_of_one_turn_share_a_run_and_are_not_mixed_up(
     alone = [json.loads(mine._answers(live.served, [ask])[0]) for ask in asks]
     assert sizes == [50]
     for one, other in zip(together, alone, strict=True):
-        assert one["prediction"] == pytest.approx(other["prediction"], rel=1e-5)
+        assert one["prediction"] == near(other["prediction"])
 
 
 def test_one_row_without_an_answer_does_not_spoil_the_others(
@@ -622,3 +627,30 @@ def test_a_port_in_use_is_one_clear_line(server: Server, bundles: Path, tmp_path
     assert len(told) == 1
     assert str(server.port) in told[0]
     assert "PORT=" in told[0]
+
+
+def test_every_held_out_row_is_answered_as_the_trained_pipeline_does(
+    trained: Path, journal_url: str
+) -> None:
+    """Training and serving do not drift apart: each row over HTTP against the estimator itself."""
+    settings, data, train = (package(m) for m in ("settings", "data", "train"))
+    frame = data.find("").read()
+    early, late = package("project.data").split(frame, settings.load().train.holdout)
+    fitted = train.fit(early, late, settings.load().train.seed)
+    rows = package("bundle").ROWS.validate_python(data.records(late[data.FIELDS]))
+    bundles = trained / "var" / "versions"
+    (bundles / "current").write_text("1")
+    journal = package("serving.journal").Journal(journal_url)
+    app = package("serving.app").create_app(bundles, journal, settings.load())
+    with TestClient(app) as client:
+        wait_for(lambda: client.get("/readyz").status_code == 200)
+        answers = [
+            client.post("/predictions", json={"features": row.model_dump(mode="json")}).json()
+            for row in rows
+        ]
+    if fitted.classes is None:
+        given = [a["prediction"] for a in answers]
+        assert given == pytest.approx(fitted.scores.tolist(), rel=1e-4, abs=1e-3)
+    else:
+        for answer, scores in zip(answers, fitted.scores.tolist(), strict=True):
+            assert list(answer["probabilities"].values()) == pytest.approx(scores, abs=1e-4)

@@ -36,18 +36,18 @@ def turn(settings: Settings, registry: Registry, force: bool = False) -> Turn:
     """Watches production, and retrains on the newest labelled rows when its metric fell.
 
     A fall is answered once: if the gates refuse the new version, the next is trained when one
-    more window is worse. `force` retrains whatever the monitor says. Raises UserError when
+    more window of labels has come. `force` retrains whatever the monitor says. Raises UserError when
     training or a gate cannot go on.
     """
     with opened(settings.journal.url) as journal:
         verdict = monitor.run(settings, registry, journal)
     done = Turn(verdict.verdict, verdict.reason)
-    fall = verdict.fall
+    newest = verdict.windows[-1]["until"] if verdict.windows else ""
     if not force:
         if verdict.verdict != "retrain":
             return done
         before = _answer(registry, verdict.version)
-        if fall <= before.get("until", ""):
+        if newest <= before.get("until", ""):
             done.reason += f"; version {before['version']} was trained on that already"
             return done
     trained = train(settings, registry, data.snapshot(settings))
@@ -70,7 +70,7 @@ def turn(settings: Settings, registry: Registry, force: bool = False) -> Turn:
             break
         done.promoted.append(environment)
     if verdict.version:  # last, so that a turn killed before is taken again
-        answer = json.dumps({"until": fall, "version": trained.version})
+        answer = json.dumps({"until": newest, "version": trained.version})
         registry.tag(verdict.version, ANSWERED, answer)
     return done
 

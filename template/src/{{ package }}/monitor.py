@@ -129,7 +129,6 @@ def _metric(seen: Verdict, bundle: Bundle, rows: list[Record], settings: Monitor
                 "violated": concept.violated(value, before, settings.margin),
             }
         )
-    seen.fall = max((w["until"] for w in seen.windows if w["violated"]), default="")
     for change in concept.changes(concept.losses(actual, predicted)):
         seen.adwin.append({"at": rows[change["row"]].at.isoformat(), **change})
 

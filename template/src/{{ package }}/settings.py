@@ -89,7 +89,7 @@ class Serving(Section):
 class Journal(Section):
     url: str = "sqlite:///var/journal.db"
     """SQLite or postgresql+psycopg:// ; empty keeps no journal."""
-    flush_seconds: float = Field(0.25, gt=0)
+    flush_seconds: float = Field(0.5, gt=0)
     """How long a line may wait to be written: what a killed server loses."""
     queue: int = Field(20_000, gt=0)
     """Lines that may wait while the database is down; more are dropped, counted and told."""
@@ -97,9 +97,9 @@ class Journal(Section):
 
 
 class Monitor(Section):
-    window: int = Field(500, ge=30)
+    window: int = Field(1000, ge=30)
     """Rows in a window; the metric is judged on windows of this many labelled ones."""
-    margin: float = Field(0.01, ge=0)
+    margin: float = Field(0.0, ge=0)
     """How much worse than at promotion the metric may surely be (95 %) without an alarm, in the
     metric's own unit."""
     threshold: float = Field(0.1, gt=0)

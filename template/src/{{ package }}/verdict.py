@@ -10,7 +10,7 @@ REPORTS = Path("reports")
 FRESH = timedelta(days=2)
 """How long a verdict counts where there is no journal to look at."""
 
-NOTED = ("verdict", "reason", "environment", "at", "until", "fall")
+NOTED = ("verdict", "reason", "environment", "at", "until")
 
 
 @dataclass
@@ -32,8 +32,6 @@ class Verdict:
     """Event time of the newest row."""
     metric: dict[str, Any] = field(default_factory=dict)
     """Its name, and its value when the version was promoted."""
-    fall: str = ""
-    """Event time at the end of the newest window that is worse; empty if none is."""
     windows: list[dict[str, Any]] = field(default_factory=list)
     """Labelled rows by event time, counted from the version's first."""
     columns: dict[str, dict[str, Any]] = field(default_factory=dict)

@@ -82,8 +82,10 @@ def tune(connection: Any, _: Any) -> None:
 
 
 def begin(connection: sa.Connection) -> None:
-    """Begins a transaction in SQLite; the option `begin` says how."""
-    connection.exec_driver_sql(connection.get_execution_options().get("begin", "BEGIN"))
+    """Begins a transaction in SQLite; the option `begin` says how, or that none is needed."""
+    statement = connection.get_execution_options().get("begin", "BEGIN")
+    if statement:
+        connection.exec_driver_sql(statement)
 
 
 def stamp(time: datetime) -> str:

@@ -1,0 +1,116 @@
+"""Load tests: the limits decide, what was not loaded is no success, and the result is noted.
+
+Locust runs in processes of its own; it must never be imported here.
+"""
+
+import json
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from . import package
+
+bundle = package("bundle")
+errors = package("errors")
+load = package("load")
+registry = package("registry")
+settings = package("settings")
+slo = package("slo")
+trial = package("trial")
+verdict = package("verdict")
+HERE = Path(__file__).parents[1]
+FEW = {"users": 5, "spawn_rate": 5, "run_time": 3, "p95_ms": 9e4, "p99_ms": 9e4}
+
+
+@pytest.fixture(autouse=True)
+def locustfile(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(load, "LOCUSTFILE", HERE / load.LOCUSTFILE)
+
+
+def entry(name: str, times: dict[str, int], failures: int = 0) -> dict[str, object]:
+    """One of Locust's statistics."""
+    return {
+        "name": name,
+        "start_time": 0.0,
+        "last_request_timestamp": 10.0,
+        "num_requests": sum(times.values()),
+        "num_failures": failures,
+        "response_times": times,
+    }
+
+
+@pytest.mark.parametrize(
+    ("entries", "reason"),
+    [
+        ([entry("one row", {"5": 95, "90": 5})], ""),
+        ([entry("one row", {"5": 94, "110": 6})], "p95 of one row is 110 ms, above 100"),
+        ([entry("one row", {"5": 98, "300": 2})], "p99 of one row is 300 ms, above 250"),
+        ([entry("one row", {"5": 98}), entry("batch", {"5": 2}, 1)], "1 of 100 requests failed"),
+        ([], "no request was made"),
+        ([entry("batch", {"5": 9})], "no request was made"),
+    ],
+    ids=["within", "p95", "p99", "failures", "nothing", "nothing-of-the-kind"],
+)
+def test_the_limits_decide(bundle_dir: Path, entries: list[dict[str, object]], reason: str) -> None:
+    limits = settings.Load(p95_ms=100, p99_ms=250)
+    report = slo.report(bundle.load(bundle_dir), entries, limits)
+    assert report["passed"] is not bool(reason)
+    assert reason in report["summary"]
+
+
+def test_what_was_loaded_is_noted_on_the_version(trained: Path) -> None:
+    found = registry.Registry(settings.load())
+    report = load.measure(settings.load(load=FEW), found, "test")
+    assert report["passed"], report
+    assert json.loads(Path("reports/load.json").read_text()) == report
+    assert json.loads(found.note("1", "load"))["bundle"] == report["bundle"]
+    assert not report["failures"]
+    strict = load.measure(settings.load(load=FEW | {"p95_ms": 0.01}), found, "test")
+    assert not strict["passed"]
+    assert not json.loads(found.note("1", "load"))["passed"]
+    assert "locust" not in sys.modules
+
+
+def test_a_server_answers_as_the_bundle_says(bundle_dir: Path) -> None:
+    served = bundle.load(bundle_dir)
+    with trial.server(served) as url:
+        assert trial.smoke(served, url) == len(served.examples)
+        with trial.running(served, url) as same:
+            assert same == url
+
+
+def test_capacity_stops_where_the_limits_break(
+    bundle_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def attack(aim: str, scenario: Path, users: int, *_: object) -> list[dict[str, object]]:
+        rate = users * json.loads(scenario.read_text())["rate"]
+        return [entry("one row", {"5" if rate <= 130 else "500": round(rate * 10)})]
+
+    monkeypatch.setattr(load, "_attack", attack)
+    monkeypatch.chdir(tmp_path)
+    found = load.capacity(settings.load(load={"p95_ms": 100}), bundle.load(bundle_dir))
+    assert found["rate"] == 125
+    assert "p95 of one row is 500 ms" in found["limited_by"]
+
+
+def test_others_are_not_loaded_unasked(bundle_dir: Path) -> None:
+    served = bundle.load(bundle_dir)
+    with pytest.raises(errors.UserError, match="not on this machine"):
+        load.run(settings.load(), served, url="http://model.example")
+    with pytest.raises(errors.UserError, match="does not answer"):
+        load.run(settings.load(), served, url=f"http://127.0.0.1:{trial.free_port()}")
+    assert trial.loopback("http://localhost:8000")
+    assert not trial.loopback("http://192.0.2.1")
+
+
+@pytest.mark.parametrize("hours", [1, 47, 49, None])
+def test_a_verdict_is_recalled_while_it_is_fresh(hours: int | None) -> None:
+    noted = verdict.Verdict("ok", "all is well", "production", "1")
+    if hours:
+        noted.at = (datetime.now(UTC) - timedelta(hours=hours)).isoformat()
+    here = verdict.Verdict("unknown", "", "production", "1")
+    here.recall(noted.note() if hours else "")
+    assert here.verdict == ("ok" if hours and hours < 48 else "unknown")
+    assert "make monitor" in here.reason or here.verdict == "ok"

@@ -1,0 +1,121 @@
+"""Law 9 here: the tables are true, the links lead somewhere, the commands run."""
+
+import json
+import re
+import shutil
+import subprocess
+
+import pytest
+import yaml
+from harness import ROOT, commit, copy
+from living import Project, blocks
+from variants import AXES, QUESTIONS, choices
+
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "SECURITY.md",
+    *ROOT.glob("docs/*.md"),
+]
+LINK = re.compile(r"\]\((?!https?:|#)([^)#\s]+)")
+
+
+def rows(page: str, heading: str) -> list[list[str]]:
+    """The cells of the first table under a heading of a page."""
+    text = (ROOT / page).read_text().partition(f"\n## {heading}\n")[2] or (ROOT / page).read_text()
+    table = re.search(r"(?:^\|.*\|\n)+", text, re.MULTILINE)
+    assert table, f"{page}: no table under {heading}"
+    lines = table[0].splitlines()[2:]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+def test_the_table_of_choices_is_copier_yml():
+    asked = [n for n, q in QUESTIONS.items() if q.get("choices") and q.get("when") is not False]
+    table = {
+        row[0].strip("`"): set(re.findall(r"`([^`]+)`", row[1]))
+        for row in rows("README.md", "Choices")
+    }
+    assert table == {name: {str(value) for value in choices(name)} for name in asked}
+    explained = (ROOT / "docs" / "choices.md").read_text()
+    assert all(f"**{name}**" in explained for name in table)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_links_lead_somewhere(page):
+    for link in LINK.findall(page.read_text()):
+        assert (page.parent / link).exists(), f"{page.name}: {link}"
+
+
+def test_each_practice_has_its_file_and_its_command(template, tmp_path):
+    folder = copy(template, tmp_path / "it")
+    verbs = subprocess.run(["make", "help"], cwd=folder, capture_output=True, text=True, check=True)
+    known = set(re.findall(r"^  make (\w+)", verbs.stdout, re.MULTILINE))
+    package = next(folder.glob("src/*/cli.py")).parent
+    for practice, files, commands in rows("docs/life-cycle.md", "The life cycle"):
+        for name in re.findall(r"`([^` ]+)`", files):
+            if "/" in name or "." in name:
+                places = (folder / name, package / name, folder / ".github" / "workflows" / name)
+                assert any(place.exists() for place in places), f"{practice}: {name}"
+        for command in re.findall(r"`make (\w+)", commands):
+            assert command in known, f"{practice}: make {command}"
+
+
+def test_the_comparison_says_nothing_of_what_is_not_there():
+    offered = {str(value) for values in AXES.values() for value in values}
+    for missing in ("wandb", "conda", "gitlab", "kubernetes", "distroless"):
+        assert missing in offered or missing not in (ROOT / "README.md").read_text().lower()
+
+
+def test_every_action_is_pinned():
+    found = [
+        *ROOT.glob(".github/workflows/*.yml"),
+        *ROOT.glob("template/*/.github/workflows/*.yml"),
+    ]
+    assert len(found) >= 4
+    for path in found:
+        for job in yaml.safe_load(path.read_text())["jobs"].values():
+            for step in job["steps"]:
+                used = step.get("uses", "./")
+                assert used.startswith("./") or re.search(r"@[0-9a-f]{40}$", used), (
+                    f"{path}: {used}"
+                )
+
+
+@pytest.mark.heavy
+def test_start_by_the_words_of_the_page(tmp_path):
+    """A clone in an empty folder, and docs/start.md from the first command to the last."""
+    clone = tmp_path / "ciclo"
+    shutil.copytree(
+        ROOT, clone, ignore=shutil.ignore_patterns(".git", ".venv", "build", ".*_cache")
+    )
+    commit(clone)
+    made = Project(clone)
+    page = "".join(blocks((ROOT / "docs" / "start.md").read_text(), "sh"))
+    assert "".join(blocks((ROOT / "README.md").read_text(), "sh")).count("copier copy") == 1
+    for command in page.splitlines():
+        if command.startswith("cd "):
+            made.folder = (made.folder / command[3:]).resolve()
+        elif command == "make serve":
+            with made.running(command):
+                example = json.loads((made.folder / "reports" / "example.json").read_text())
+                assert made.ask("POST", "/predictions", example)["version"] == "1"
+        else:
+            made.run(command)
+
+
+@pytest.mark.heavy
+def test_the_demo(tmp_path):
+    """What the README shows is what `make demo` gives: it retrains, and that pays."""
+    made = Project(ROOT)
+    for name in [n for n in made.environment if n.startswith(("LOAD_", "MONITOR_", "SERVING_"))]:
+        del made.environment[name]
+    said = made.run(f"make demo DEST='{tmp_path / 'demo'}'")
+    record = json.loads((tmp_path / "demo" / "reports" / "demo" / "demo.json").read_text())
+    mean = {name: line["mean"] for name, line in record["table"].items()}
+    assert mean["ciclo"] > mean["never retrained"], said
+    promoted = [t for t in record["turns"] if "production" in t["promoted"]]
+    assert 1 <= len(promoted) < 9
+    for name in ("demo.png", "demo.html"):
+        assert (tmp_path / "demo" / "reports" / "demo" / name).stat().st_size > 10_000
+    left = Project(tmp_path / "demo")
+    assert "production" in left.run("make status"), "the project can be gone on with"
