@@ -36,8 +36,8 @@ def turn(settings: Settings, registry: Registry, force: bool = False) -> Turn:
     """Watches production, and retrains on the newest labelled rows when its metric fell.
 
     A fall is answered once: if the gates refuse the new version, the next is trained when one
-    more window of labels has come. `force` retrains whatever the monitor says. Raises UserError when
-    training or a gate cannot go on.
+    more window of labels has come. `force` retrains whatever the monitor says. Raises UserError
+    when training or a gate cannot go on.
     """
     with opened(settings.journal.url) as journal:
         verdict = monitor.run(settings, registry, journal)

@@ -65,17 +65,9 @@ class Journal:
     def _migrate(self) -> None:
         if self.dialect == "sqlite" and self._engine.url.database:
             Path(self._engine.url.database).parent.mkdir(parents=True, exist_ok=True)
-        with self._engine.connect() as plain:
-            connection = plain.execution_options(begin="BEGIN IMMEDIATE")
-            with connection.begin():
-                run = connection.exec_driver_sql
-                if self.dialect == "postgresql":  # two servers may start at once
-                    run("SELECT pg_advisory_xact_lock(7239)")
-                run("CREATE TABLE IF NOT EXISTS schema_version (version INTEGER NOT NULL)")
-                done = run("SELECT max(version) FROM schema_version").scalar() or 0
-                for number, step in enumerate(MIGRATIONS[done:], start=done + 1):
-                    run(step.format(serial=SERIAL[self.dialect]))
-                    run(f"INSERT INTO schema_version VALUES ({number})")
+        at_once = self._engine.connect().execution_options(begin="BEGIN IMMEDIATE")
+        with at_once as connection, connection.begin():
+            schema.migrate(connection, MIGRATIONS)
 
     def close(self) -> None:
         """Lets the connections go."""
@@ -98,8 +90,7 @@ class Journal:
         """Adds predictions, and their outcomes where they have one (found by id)."""
         records = list(records)
         texts = [(*r[:5], json.dumps(r.features), json.dumps(r.prediction)) for r in records]
-        labelled = [r for r in records if r.outcome is not None]
-        outcomes = [outcome_line(r.id, r.outcome) for r in labelled]
+        outcomes = [outcome_line(r.id, r.outcome) for r in records if r.outcome is not None]
         self.insert([line(*text) for text in texts], outcomes)
 
     def put_outcome(self, id: str, outcome: Any, at: datetime | None = None) -> None:

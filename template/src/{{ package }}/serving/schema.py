@@ -88,6 +88,18 @@ def begin(connection: sa.Connection) -> None:
         connection.exec_driver_sql(statement)
 
 
+def migrate(connection: sa.Connection, steps: list[str]) -> None:
+    """Takes the steps that this database has not taken yet, within the transaction."""
+    run, dialect = connection.exec_driver_sql, connection.dialect.name
+    if dialect == "postgresql":  # two servers may start at once
+        run("SELECT pg_advisory_xact_lock(7239)")
+    run("CREATE TABLE IF NOT EXISTS schema_version (version INTEGER NOT NULL)")
+    done = run("SELECT max(version) FROM schema_version").scalar() or 0
+    for number, step in enumerate(steps[done:], start=done + 1):
+        run(step.format(serial=SERIAL[dialect]))
+        run(f"INSERT INTO schema_version VALUES ({number})")
+
+
 def stamp(time: datetime) -> str:
     """A time without a zone, as both databases read it."""
     return time.isoformat(" ", "microseconds")
