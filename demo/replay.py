@@ -258,10 +258,11 @@ def show(
         f"calendar {len(order)} times; {quiet} of {len(turns)} weekly turns were quiet."
     )
     mean = table.loc["mean"]
-    gap = mean["ciclo"] - mean["every month"]
+    below = [m for m in order if table.loc[m, "ciclo"] < table.loc[m, "every month"]]
     verdict = (
-        f"In the mean ciclo is {abs(gap):.3f} {'above' if gap >= 0 else 'below'} monthly "
-        f"retraining, and {mean['ciclo'] - mean['never retrained']:+.3f} against never retraining."
+        f"In the mean ciclo is {mean['ciclo'] - mean['never retrained']:+.3f} against never "
+        f"retraining and {mean['ciclo'] - mean['every month']:+.3f} against the calendar; "
+        f"the calendar was better in {', '.join(below) or 'no month'}."
     )
     picture(table, promoted, later)
     print(f"\n{MAIN} of the flights of each month\n\n{table.round(3).to_string()}\n")
