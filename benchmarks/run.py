@@ -1,7 +1,7 @@
 """All that is measured, side by side, as ratios: `make bench`.
 
-Renders the default project into build/bench, trains it, and runs each benchmark in the project's own
-environment. Ratios of one run can be compared; times of two runs cannot.
+Renders the default project into build/bench, trains it, and runs each benchmark in the project's
+own environment. Ratios of one run can be compared; times of two runs cannot.
 """
 
 import subprocess
@@ -45,10 +45,17 @@ def main() -> None:
         overwrite=True,
     )
     subprocess.run(["make", "train", f"PYTHON={sys.executable}"], cwd=PROJECT, check=True)
-    for name in ("serving", "drift", "monitor"):
+    versions = PROJECT / "var" / "versions"
+    newest = max((v for v in versions.iterdir() if v.is_dir()), key=lambda v: v.stat().st_mtime)
+    (versions / "current").write_text(newest.name)
+    for name, *given in (
+        ("serving", PROJECT, "--bundles", versions),
+        ("drift",),
+        ("monitor", PROJECT, "--seeds", "10"),
+    ):
         print(f"\n{name}", flush=True)
-        inside = [str(PROJECT / ".venv/bin/python"), str(HERE / f"{name}.py"), str(PROJECT)]
-        subprocess.run(inside, check=True)
+        inside = [PROJECT / ".venv" / "bin" / "python", HERE / f"{name}.py", *given]
+        subprocess.run([*map(str, inside)], check=True)
 
 
 if __name__ == "__main__":

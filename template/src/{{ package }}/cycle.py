@@ -42,12 +42,11 @@ def turn(settings: Settings, registry: Registry, force: bool = False) -> Turn:
     with opened(settings.journal.url) as journal:
         verdict = monitor.run(settings, registry, journal)
     done = Turn(verdict.verdict, verdict.reason)
-    newest = verdict.windows[-1]["until"] if verdict.windows else ""
     if not force:
         if verdict.verdict != "retrain":
             return done
-        before = _answer(registry, verdict.version)
-        if newest <= before.get("until", ""):
+        before = json.loads(registry.note(verdict.version or "", ANSWERED) or "{}")
+        if before and verdict.window <= before["until"]:
             done.reason += f"; version {before['version']} was trained on that already"
             return done
     trained = train(settings, registry, data.snapshot(settings))
@@ -70,14 +69,9 @@ def turn(settings: Settings, registry: Registry, force: bool = False) -> Turn:
             break
         done.promoted.append(environment)
     if verdict.version:  # last, so that a turn killed before is taken again
-        answer = json.dumps({"until": newest, "version": trained.version})
+        answer = json.dumps({"until": verdict.window, "version": trained.version})
         registry.tag(verdict.version, ANSWERED, answer)
     return done
-
-
-def _answer(registry: Registry, version: str | None) -> dict[str, str]:
-    tags = next((v.tags for v in registry.versions() if v.version == version), {})
-    return json.loads(tags.get(ANSWERED, "{}"))
 
 
 def _measure(settings: Settings, registry: Registry) -> None:

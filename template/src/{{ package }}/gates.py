@@ -70,8 +70,7 @@ def gates(
 
 
 def _load_gate(candidate: Candidate, registry: Registry) -> Gate:
-    tags = next(v.tags for v in registry.versions() if v.version == candidate.version)
-    report = json.loads(tags.get("load", "{}"))
+    report = json.loads(registry.note(candidate.version, "load") or "{}")
     if report.get("bundle") != candidate.bundle.digest:
         return Gate("load", False, "no load report of this bundle; run `make load ENV=staging`")
     return Gate("load", report["passed"], report["summary"])

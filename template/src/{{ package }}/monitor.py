@@ -129,6 +129,8 @@ def _metric(seen: Verdict, bundle: Bundle, rows: list[Record], settings: Monitor
                 "violated": concept.violated(value, before, settings.margin),
             }
         )
+    if seen.windows:
+        seen.window = seen.windows[-1]["until"]
     for change in concept.changes(concept.losses(actual, predicted)):
         seen.adwin.append({"at": rows[change["row"]].at.isoformat(), **change})
 

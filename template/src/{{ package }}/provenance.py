@@ -3,6 +3,7 @@
 import importlib.metadata
 import re
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 
 from .bundle import sha256
@@ -31,10 +32,14 @@ def lock() -> str:
 
 
 def requirements() -> list[str]:
-    """What pyfunc needs to load the version elsewhere, at the versions used here."""
+    """What pyfunc needs to load the version elsewhere, at the versions that are here."""
+    found = []
     try:
         wanted = importlib.metadata.requires(PACKAGE) or []
     except importlib.metadata.PackageNotFoundError:
         return []
     names = [re.split(r"[^\w.-]", w)[0] for w in wanted if "extra ==" not in w]
-    return [f"{n}=={importlib.metadata.version(n)}" for n in [*names, "pandas", "pyarrow"]]
+    for name in [*names, "pandas", "pyarrow"]:
+        with suppress(importlib.metadata.PackageNotFoundError):  # for another platform
+            found.append(f"{name}=={importlib.metadata.version(name)}")
+    return found

@@ -10,7 +10,7 @@ REPORTS = Path("reports")
 FRESH = timedelta(days=2)
 """How long a verdict counts where there is no journal to look at."""
 
-NOTED = ("verdict", "reason", "environment", "at", "until")
+NOTED = ("verdict", "reason", "environment", "at", "until", "window")
 
 
 @dataclass
@@ -32,6 +32,8 @@ class Verdict:
     """Event time of the newest row."""
     metric: dict[str, Any] = field(default_factory=dict)
     """Its name, and its value when the version was promoted."""
+    window: str = ""
+    """Event time at the end of the newest whole window of labelled rows; empty if there is none."""
     windows: list[dict[str, Any]] = field(default_factory=list)
     """Labelled rows by event time, counted from the version's first."""
     columns: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -53,7 +55,7 @@ class Verdict:
         seen = datetime.fromisoformat(known.get("at") or "1970-01-01T00:00:00+00:00")
         if known.get("environment") == self.environment and datetime.now(UTC) - seen < FRESH:
             for name in NOTED:
-                setattr(self, name, known[name])
+                setattr(self, name, known.get(name, getattr(self, name)))
             return
         last = f"the last look was at {known['at']}" if known else "nobody looked yet"
         self.reason = (

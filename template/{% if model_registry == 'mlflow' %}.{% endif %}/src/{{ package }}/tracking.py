@@ -1,0 +1,201 @@
+"""MLflow's tracking: one run a training, with all there is to know of it.
+
+Without MLFLOW_TRACKING_URI it is a SQLite file in var/. A version's artifact holds the bundle,
+and `mlflow.pyfunc.load_model` predicts with it through the same code as the server.
+"""
+
+import logging
+import os
+import shutil
+import socket
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # the client's 7 take four minutes
+
+import mlflow
+import pandas as pd
+from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
+from mlflow.store.entities import PagedList
+from sqlalchemy.exc import SQLAlchemyError
+
+from . import pyfunc
+from .bundle import Bundle
+from .errors import RegistryUnavailable
+from .pyfunc import Served
+from .settings import Settings
+
+LOCAL = Path("var")
+
+
+@contextmanager
+def asked() -> Iterator[None]:
+    """Turns what a call to MLflow may raise into RegistryUnavailable."""
+    try:
+        yield
+    except (MlflowException, SQLAlchemyError, OSError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise RegistryUnavailable(
+            f"registry {mlflow.get_tracking_uri()}: {reason[:300]}; check MLFLOW_TRACKING_URI and "
+            "that the server runs"
+        ) from error
+
+
+def every(search: Callable[[str | None], PagedList]) -> list[Any]:
+    """All pages of a search, given how to get the one at a token."""
+    found: list[Any] = []
+    token = None
+    while True:
+        page = search(token)
+        found += page
+        token = page.token
+        if not token:
+            return found
+
+
+class Tracking:
+    """The runs of these settings' model. Every method raises RegistryUnavailable."""
+
+    def __init__(self, settings: Settings) -> None:
+        logging.getLogger("mlflow").setLevel(logging.ERROR)
+        logging.getLogger("alembic").setLevel(logging.ERROR)
+        self.name = settings.model.name
+        if not os.environ.get("MLFLOW_TRACKING_URI"):
+            LOCAL.mkdir(exist_ok=True)
+            mlflow.set_tracking_uri(f"sqlite:///{LOCAL.absolute()}/mlflow.db")
+        else:
+            mlflow.set_tracking_uri(os.environ["MLFLOW_TRACKING_URI"])
+        with asked():
+            self.client = mlflow.MlflowClient()
+
+    def _experiment(self, name: str) -> str:
+        found = self.client.get_experiment_by_name(name)
+        if found:
+            return found.experiment_id
+        local = mlflow.get_tracking_uri().startswith("sqlite:")
+        where = str((LOCAL / "artifacts").absolute()) if local else None
+        try:
+            return self.client.create_experiment(name, artifact_location=where)
+        except MlflowException:  # another process was faster
+            found = self.client.get_experiment_by_name(name)
+            if not found:
+                raise
+            return found.experiment_id
+
+    @contextmanager
+    def run(self, name: str) -> Iterator[Run]:
+        """A tracking run; it ends as FAILED when what it holds raises."""
+        with asked():
+            experiment = self._experiment(self.name)
+            self._bury(experiment)
+            here = {"host": socket.gethostname(), "pid": str(os.getpid())}
+            run = self.client.create_run(experiment, run_name=name, tags=here)
+        try:
+            yield run
+        except BaseException:
+            self.client.set_terminated(run.info.run_id, "FAILED")
+            raise
+        with asked():
+            self.client.set_terminated(run.info.run_id)
+
+    def _bury(self, experiment: str) -> None:
+        """Marks this machine's runs whose process is gone: a killed one could not do it itself."""
+        for run in self.client.search_runs(
+            [experiment],
+            f"attributes.status = 'RUNNING' and tags.host = '{socket.gethostname()}'",
+        ):
+            if not _alive(int(run.data.tags["pid"])):
+                self.client.set_terminated(run.info.run_id, "KILLED")
+                shutil.rmtree(LOCAL / "runs" / run.info.run_id, ignore_errors=True)
+
+    def register(
+        self,
+        run: str,
+        bundle: Bundle,
+        frame: pd.DataFrame,
+        parameters: dict[str, Any],
+        metrics: dict[str, float],
+        artifacts: Path,
+        source: str,
+        requirements: list[str],
+    ) -> str:
+        """Logs all there is to know, then registers the version as the last step of all.
+
+        `frame` is a sample of rows as the contract takes them, `artifacts` a folder of pictures
+        and the model card. Returns the version. Nothing is registered when it is interrupted.
+        """
+        with asked():
+            for key, value in parameters.items():
+                self.client.log_param(run, key, str(value)[:500])
+            for key, value in metrics.items():
+                self.client.log_metric(run, key, value)
+            self._log_dataset(run, frame, bundle.manifest.data, source)
+            self.client.log_artifacts(run, str(artifacts))
+            model = self._log_model(run, bundle, frame, requirements)
+            try:
+                self.client.create_registered_model(self.name)
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                    raise
+            made = self.client.create_model_version(
+                self.name,
+                f"models:/{model}",
+                run,
+                tags=self._tags(bundle),
+                await_creation_for=60,
+                model_id=model,
+            )
+        return str(made.version)
+
+    def _tags(self, bundle: Bundle) -> dict[str, str]:
+        m = bundle.manifest
+        return {
+            "bundle": bundle.digest,
+            "commit": m.commit,
+            "data": m.data,
+            "trained_until": str(m.trained_until),
+            "contract": m.contract,
+            **{f"metric.{k}": f"{v:.6g}" for k, v in m.metrics.items()},
+        }
+
+    def _log_dataset(self, run: str, frame: pd.DataFrame, digest: str, source: str) -> None:
+        from mlflow.data.pandas_dataset import from_pandas
+        from mlflow.entities import DatasetInput, InputTag
+
+        with warnings.catch_warnings(action="ignore"):
+            data = from_pandas(frame, source=source, name=self.name, digest=digest)
+        tags = [InputTag("mlflow.data.context", "training")]
+        self.client.log_inputs(run, [DatasetInput(data._to_mlflow_entity(), tags)])
+
+    def _log_model(
+        self, run: str, bundle: Bundle, frame: pd.DataFrame, requirements: list[str]
+    ) -> str:
+        from mlflow.models import infer_signature
+
+        signature = infer_signature(frame, Served(bundle).predict(frame.head(5)))
+        with mlflow.start_run(run_id=run), warnings.catch_warnings(action="ignore"):
+            model = mlflow.pyfunc.log_model(
+                name="model",
+                loader_module=pyfunc.__name__,
+                data_path=str(bundle.path),
+                code_paths=[str(Path(__file__).parent)],
+                signature=signature,
+                pip_requirements=requirements,
+            )
+        self.client.update_run(run, "RUNNING")  # leaving start_run ended it, and it is not over
+        return model.model_id
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
