@@ -4,20 +4,21 @@
 FROM ${BASE} AS build
 # hadolint ignore=DL3002
 USER 0
-ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 PIP_ROOT_USER_ACTION=ignore
+ENV PIP_CACHE_DIR=/var/cache/pip PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 \
+    PIP_ROOT_USER_ACTION=ignore
 WORKDIR /app
 COPY --chmod=0755 deploy/pip-install /usr/local/bin/pip-install
 
 FROM build AS serve-packages
 COPY locks/serve.txt ./
-RUN --mount=type=cache,target=/root/.cache/pip \
+RUN --mount=type=cache,target=/var/cache/pip \
     --mount=type=secret,id=index --mount=type=secret,id=ca \
     --mount=type=secret,id=pip_conf,target=/etc/pip.conf \
     pip-install --require-hashes --no-deps --requirement serve.txt
 
 FROM build AS job-packages
 COPY locks/job.txt ./
-RUN --mount=type=cache,target=/root/.cache/pip \
+RUN --mount=type=cache,target=/var/cache/pip \
     --mount=type=secret,id=index --mount=type=secret,id=ca \
     --mount=type=secret,id=pip_conf,target=/etc/pip.conf \
     pip-install --require-hashes --no-deps --requirement job.txt

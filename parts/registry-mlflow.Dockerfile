@@ -1,7 +1,7 @@
 # The registry's server with its pages: pinned apart, since the project does not depend on it.
 FROM build AS mlflow-packages
 COPY constraints.mlflow.txt ./
-RUN --mount=type=cache,target=/root/.cache/pip \
+RUN --mount=type=cache,target=/var/cache/pip \
     --mount=type=secret,id=index --mount=type=secret,id=ca \
     --mount=type=secret,id=pip_conf,target=/etc/pip.conf \
     pip-install --constraint constraints.mlflow.txt {{ model_registry_facts[model_registry].server }}
