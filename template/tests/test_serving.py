@@ -545,8 +545,9 @@ from {NAME} import predictor
 from {NAME}.bundle import load
 from {NAME}.serving import run
 load(Path(sys.argv[1]))
-heavy = {{"mlflow", "wandb", "pandas", "matplotlib", "river"}}
-heavy |= {{"sklearn", "scipy"}} if predictor.FILE.endswith(".onnx") else set()
+heavy = {{"mlflow", "wandb", "matplotlib", "river"}}
+if predictor.FILE.endswith(".onnx"):  # scikit-learn itself takes pandas where there is one
+    heavy |= {{"pandas", "sklearn", "scipy"}}
 print(*sorted(heavy & set(sys.modules)))
 """
     command = [sys.executable, "-c", code, str(bundle_dir)]
