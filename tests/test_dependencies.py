@@ -21,7 +21,16 @@ PACKAGE_OF = {
 }
 # Not imported by name: what another package loads (drivers, loops, formats), and tools.
 LOADED = {
-    *("alembic", "httptools", "psycopg", "pyarrow", "skops", "sqlparse", "uvloop"),
+    *(
+        "alembic",
+        "fastapi-offline",
+        "httptools",
+        "psycopg",
+        "pyarrow",
+        "skops",
+        "sqlparse",
+        "uvloop",
+    ),
     *("flit-core", "httpx", "mypy", "pandas-stubs", "pytest-xdist", "ruff"),
 }
 
