@@ -15,6 +15,22 @@ import copier
 HERE = Path(__file__).resolve().parent
 MARK = ".ciclo-demo"
 """In a folder that the demo made, and may therefore make anew."""
+PYTHONS = ("3.11", "3.12", "3.13")
+OTHERS = (
+    *(
+        "DATA_",
+        "GATES_",
+        "JOURNAL_",
+        "LOAD_",
+        "MLFLOW_",
+        "MODEL_",
+        "MONITOR_",
+        "SERVING_",
+        "TRAIN_",
+    ),
+    *("MAKEFLAGS", "MAKELEVEL", "VIRTUAL_ENV"),
+)
+"""Settings of somebody's own: the demo must not touch a registry that people use."""
 
 
 def main() -> None:
@@ -27,7 +43,9 @@ def main() -> None:
                 "choose another folder: make demo DEST=..."
             )
         shutil.rmtree(project)
-    python = ".".join(map(str, sys.version_info[:2]))
+    here = ".".join(map(str, sys.version_info[:2]))
+    python = here if here in PYTHONS else PYTHONS[-1]
+    interpreter = sys.executable if python == here else python  # uv fetches what is not here
     copier.run_copy(
         str(HERE.parent),
         project,
@@ -44,13 +62,9 @@ def main() -> None:
         "git -c user.name=demo -c user.email=demo@localhost commit --quiet --message Start",
     ):
         subprocess.run(command.split(), cwd=project, check=True)
-    clean = {
-        k: v for k, v in os.environ.items() if k not in ("VIRTUAL_ENV", "MAKEFLAGS", "MAKELEVEL")
-    }
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(OTHERS)}
     setup = subprocess.run(
-        ["make", "--no-print-directory", "setup", f"PYTHON={sys.executable}"],
-        cwd=project,
-        env=clean,
+        ["make", "--no-print-directory", "setup", f"PYTHON={interpreter}"], cwd=project, env=clean
     )
     if setup.returncode:
         sys.exit(setup.returncode)

@@ -54,7 +54,7 @@ class Client(FastHttpUser):
     def largest(self) -> None:
         """The largest batch that the server takes."""
         rows = [row() for _ in range(SCENARIO["largest"])]
-        self.post("/predictions/batch", {"rows": rows}, "largest batch")
+        self.post("/predictions/batch", {"rows": rows}, "largest batch", REFUSED)
 
     @task(1)
     def long(self) -> None:

@@ -125,3 +125,22 @@ def test_a_missing_target_is_named(project, sample) -> None:
     sample.drop(columns=list(raw)).to_parquet("unlabelled.parquet", index=False)
     with pytest.raises(UserError, match=r"has no column"):
         data.snapshot(settings_for("unlabelled.parquet"))
+
+
+def test_keys_are_texts_whatever_the_source_makes_of_them(monkeypatch) -> None:
+    import pandas as pd
+
+    monkeypatch.setattr(data, "KEY", "own_id")
+    frames = [pd.DataFrame({"own_id": ids}) for ids in ([1, 2], [1.0, None], ["1", "x"])]
+    first = [data.typed(frame)["own_id"].iloc[0] for frame in frames]
+    assert first == ["1", "1", "1"]
+
+
+def test_a_password_is_shown_to_nobody() -> None:
+    sources = package("sources")
+    assert sources.shown("postgresql+psycopg://me:secret@host/db#t") == (
+        "postgresql+psycopg://me:***@host/db#t"
+    )
+    with pytest.raises(UserError) as error:
+        sources.read("sqlite://me:secret@host/db#t")
+    assert "secret" not in str(error.value)

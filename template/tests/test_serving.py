@@ -662,3 +662,29 @@ def test_every_held_out_row_is_answered_as_the_trained_pipeline_does(
     else:
         for answer, scores in zip(answers, fitted.scores.tolist(), strict=True):
             assert list(answer["probabilities"].values()) == pytest.approx(scores, abs=1e-4)
+
+
+def test_an_outcome_is_kept_as_the_target_has_it(bundles: Path, start: Any) -> None:
+    """Clients write true as 1 and a whole number as 2.0; the monitor must know them all."""
+    classes = package("bundle").load(bundles / "1").manifest.classes
+    client = start()
+    example = json.loads((bundles / "1" / "examples.json").read_text())[0]["features"]
+    id = client.post("/predictions", json={"features": example}).json()["id"]
+    told = 2 if classes is None else classes[-1]
+    spelt = int(told) if isinstance(told, bool) else told
+    answer = client.put(f"/predictions/{id}/outcome", json={"outcome": spelt})
+    assert answer.json()["outcome"] is told or answer.json()["outcome"] == told
+    assert type(client.get(f"/predictions/{id}").json()["outcome"]) is type(told)
+    wrong = "many" if classes is None or not isinstance(classes[0], str) else 7
+    refused = client.put(f"/predictions/{id}/outcome", json={"outcome": wrong})
+    assert refused.status_code == 422
+    assert "outcome" in refused.text
+
+
+def test_a_time_out_of_range_is_refused_and_hurts_nobody_else(bundles: Path, start: Any) -> None:
+    client = start()
+    example = json.loads((bundles / "1" / "examples.json").read_text())[0]["features"]
+    for time in ("0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"):
+        answer = client.post("/predictions", json={"features": example, "time": time})
+        assert answer.status_code == 422, answer.text
+        assert "time" in answer.text

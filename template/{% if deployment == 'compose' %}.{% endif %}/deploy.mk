@@ -3,7 +3,7 @@
 ENGINE ?= docker
 IMAGE ?= $(subst _,-,$(PACKAGE))
 TAG ?= $(shell git describe --always --dirty --abbrev=12 --exclude='*' 2>/dev/null || echo none)
-COMPOSE = IMAGE='$(IMAGE)' ENV='$(or $(ENV),test)' $(ENGINE) compose
+COMPOSE = IMAGE='$(IMAGE)' $(if $(ENV),ENV='$(ENV)') $(ENGINE) compose
 # podman writes HEALTHCHECK in this format only.
 export BUILDAH_FORMAT = docker
 # An index or certificates of your own reach the build as secrets and leave no trace in the image.
@@ -27,7 +27,7 @@ smoke: image | $(READY) ## start the image without rights on what ENV=test holds
 
 up: image ## start server, follower, journal and MLflow with compose (PROFILE=observability)
 	@test -f .env || cp .env.example .env
-	@mkdir -p reports
+	@mkdir -p reports && chmod 777 reports
 	@$(BUILD) --target mlflow --tag '$(IMAGE)-mlflow:latest' .
 	@$(COMPOSE) $(if $(PROFILE),--profile '$(PROFILE)') up --detach --wait
 

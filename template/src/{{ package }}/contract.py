@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import numpy as np
 from pydantic import BaseModel
 
+from .errors import UserError
 from .project.features import Features, derive
 
 Columns = dict[str, np.ndarray]
@@ -34,7 +35,7 @@ def _kind(annotation: Any) -> str:
             return "category"
         if issubclass(annotation, float | int):
             return "number"
-    raise TypeError(
+    raise UserError(
         f"Features: a field cannot be {annotation}; use float, int, bool, str, "
         "Literal, an Enum of strings or datetime, with | None where it may be missing"
     )

@@ -7,6 +7,7 @@ fingerprint is the same data, for ever.
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,13 @@ from .project.features import KEY, TIME, Features
 from .project.target import TARGET, target
 from .serving.journal import opened
 from .settings import Settings
+from .sources import shown
 
 SNAPSHOTS = Path("data/snapshots")
 CHUNK = 10_000
 SHOWN = 20
 FIELDS = list(Features.model_fields)
+TIMES = [name for name, kind in KINDS.items() if kind == "time"]
 
 
 @dataclass(frozen=True)
@@ -49,11 +52,13 @@ def snapshot(settings: Settings) -> Snapshot:
     Raises UserError when the source cannot be read, breaks the contract or has too few rows.
     """
     uri = settings.data.uri or project.SOURCE
-    frame = labelled(project.load(uri), uri)
+    frame = project.load(uri)
+    uri = shown(uri)
+    frame = labelled(frame, uri)
     if settings.data.journal and settings.journal.url:
         frame = pd.concat([frame, journalled(settings.journal.url)], ignore_index=True)
         if KEY:
-            frame = frame.drop_duplicates(KEY, keep="first", ignore_index=True)
+            frame = frame[frame[KEY].isna() | ~frame.duplicated(KEY)].reset_index(drop=True)
     for _ in rows(frame, uri):
         pass
     if len(frame) < settings.train.min_rows:
@@ -72,12 +77,14 @@ def labelled(frame: pd.DataFrame, uri: str) -> pd.DataFrame:
         frame = frame.assign(**{TARGET: target(frame)})
     except KeyError as error:
         raise UserError(f"{uri}: has no column {error}, which project/target.py reads") from None
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{uri}: project/target.py cannot compute {TARGET}: {error}") from None
     wanted = list(dict.fromkeys([*filter(None, [KEY, TIME]), *FIELDS, TARGET]))
     if missing := [name for name in wanted if name not in frame]:
         raise UserError(
             f"{uri}: has no column {', '.join(missing)}; it has {', '.join(frame.columns)}"
         )
-    frame = frame[wanted].dropna(subset=[TARGET], ignore_index=True)
+    frame = frame[wanted].dropna(subset=[TARGET], ignore_index=True).infer_objects()
     if frame.empty:
         raise UserError(f"{uri}: no row has a {TARGET}")
     if empty := [name for name in wanted if frame[name].isna().all()]:
@@ -87,7 +94,7 @@ def labelled(frame: pd.DataFrame, uri: str) -> pd.DataFrame:
 
 def typed(frame: pd.DataFrame) -> pd.DataFrame:
     """The same table whatever source it came from: a CSV knows no times, a database no floats."""
-    for name in {n for n, kind in KINDS.items() if kind == "time"} | ({TIME} if TIME else set()):
+    for name in {*TIMES, *([TIME] if TIME else [])}:
         if name in frame and not pd.api.types.is_datetime64_any_dtype(frame[name]):
             try:
                 frame[name] = pd.to_datetime(frame[name])
@@ -95,6 +102,8 @@ def typed(frame: pd.DataFrame) -> pd.DataFrame:
                 raise UserError(f"column {name}: {str(error).splitlines()[0]}") from None
         if name in frame and getattr(frame[name].dt, "tz", None) is not None:
             frame[name] = frame[name].dt.tz_convert("UTC").dt.tz_localize(None)
+    if KEY and KEY in frame and KEY not in KINDS:  # the journal's keys are texts
+        frame[KEY] = frame[KEY].convert_dtypes().astype("string")
     return frame
 
 
@@ -105,6 +114,8 @@ def journalled(url: str) -> pd.DataFrame:
     table = []
     for record in records:
         row = {**record.features, TARGET: record.outcome}
+        for name in TIMES:  # each client writes them as it likes
+            row[name] = row.get(name) and contract.utc(datetime.fromisoformat(row[name]))
         if KEY:
             row[KEY] = record.key or record.id
         if TIME:

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from .errors import UserError
 from .settings import Settings
+from .sources import shown
 
 
 def examine(settings: Settings, console: Console) -> bool:
@@ -63,7 +64,7 @@ def _registry(settings: Settings) -> str:
 
     versions = Registry(settings).versions()
     where = (
-        os.environ.get("MLFLOW_TRACKING_URI")
+        shown(os.environ.get("MLFLOW_TRACKING_URI", ""))
         or "var/mlflow.db (set MLFLOW_TRACKING_URI for a server)"
     )
     return f"{where}, {len(versions)} versions of {settings.model.name}"

@@ -88,7 +88,10 @@ def compare(candidate: Candidate, settings: Settings, registry: Registry) -> Gat
     holder = None
     if candidate.holder:
         path = registry.pull(candidate.holder, VERSIONS)
-        holder = bundles.load(path, any_contract=True)
+        try:
+            holder = bundles.load(path, any_contract=True)
+        except BundleError as error:
+            return Gate(MAIN, False, f"{error}; the way out is a new name: [model] name")
         newer &= data.later(frame, holder.manifest.trained_until)
     frame = frame[newer].iloc[-ROWS:]
     if len(frame) < settings.gates.min_rows:

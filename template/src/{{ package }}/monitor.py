@@ -110,10 +110,10 @@ def _metric(seen: Verdict, bundle: Bundle, rows: list[Record], settings: Monitor
     }
     seen.labelled = len(rows)
     if classes is not None:
-        known = {label(c): i for i, c in enumerate(classes)}
-        rows = [r for r in rows if label(r.outcome) in known]
+        known = {c: i for i, c in enumerate(classes)}
+        rows = [r for r in rows if r.outcome in known]
         seen.strange = seen.labelled - len(rows)
-        actual = np.array([known[label(r.outcome)] for r in rows], dtype=np.int64)
+        actual = np.array([known[r.outcome] for r in rows], dtype=np.int64)
     else:
         actual = np.array([r.outcome for r in rows], dtype=np.float64)
     predicted = _scores(bundle, rows)

@@ -19,7 +19,7 @@ from .errors import UserError
 from .predict import predict
 from .progress import step
 from .project.features import KEY, TIME
-from .sources import is_sql, split_sql
+from .sources import CSV, is_sql, reason, shown, split_sql
 
 PARTITION = 50_000
 WORK = Path("var/score")
@@ -41,13 +41,13 @@ def partitions(uri: str) -> Iterator[pd.DataFrame]:
                 for batch in file.iter_batches(PARTITION):
                     yield batch.to_pandas()
         elif uri.endswith((".csv", ".csv.gz")):
-            yield from pd.read_csv(uri, chunksize=PARTITION, keep_default_na=False, na_values=[""])
+            yield from pd.read_csv(uri, chunksize=PARTITION, **CSV)
         else:
             raise UserError(f"{uri}: is not a source; use .csv, .csv.gz, .parquet or URL#TABLE")
     except UserError:
         raise
     except Exception as error:
-        raise UserError(f"{uri}: cannot be read: {str(error).splitlines()[0]}") from None
+        raise UserError(f"{shown(uri)}: cannot be read: {reason(error, uri)}") from None
 
 
 def score(bundle: Bundle, uri: str, out: str) -> int:
@@ -56,10 +56,12 @@ def score(bundle: Bundle, uri: str, out: str) -> int:
     The output holds KEY and TIME where there are, the version, the prediction, and the
     probability of each class. Raises UserError when a row breaks the contract.
     """
-    if not (is_sql(out) or out.endswith((".parquet", ".csv"))):
-        raise UserError(f"{out}: is no output; use .parquet, .csv or URL#TABLE")
+    if not is_sql(out) and ("://" in out or not out.endswith((".parquet", ".csv"))):
+        raise UserError(f"{shown(out)}: is no output; use a .parquet or .csv file, or URL#TABLE")
     job = hashlib.sha256(json.dumps([bundle.digest, uri, _state(uri), out]).encode()).hexdigest()
     folder = WORK / job[:16]
+    if _state(uri) is None:  # a table may have changed since: nothing is taken over
+        shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
     total = 0
     for i, part in enumerate(partitions(uri)):

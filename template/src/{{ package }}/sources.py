@@ -1,10 +1,31 @@
 """Reads and writes tables: CSV, Parquet, SQL, on disk or wherever fsspec reaches."""
 
+import re
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
+from .contract import KINDS
 from .errors import UserError
+
+CSV: dict[str, Any] = {
+    "keep_default_na": False,
+    "na_values": [""],
+    "dtype": {name: str for name, kind in KINDS.items() if kind == "category"},
+}
+"""How a CSV is read: only what is empty is missing, and a code such as 02134 keeps its zero."""
+
+
+def shown(uri: str) -> str:
+    """The address without the password, for a message or a record."""
+    return re.sub(r"(://[^/@:]*):[^@/]*@", r"\1:***@", uri)
+
+
+def reason(error: Exception, uri: str = "") -> str:
+    """What an error says, in a line, without a password that stands in `uri`."""
+    text = str(error).partition("\n")[0] or type(error).__name__
+    return text.replace(uri, shown(uri)) if uri else text
 
 
 def is_sql(uri: str) -> bool:
@@ -17,7 +38,7 @@ def split_sql(uri: str) -> tuple[str, str]:
     """The database's URL and the table; raises UserError where the table is not named."""
     url, _, table = uri.partition("#")
     if not table:
-        raise UserError(f"{uri}: names no table; write URL#TABLE")
+        raise UserError(f"{shown(uri)}: names no table; write URL#TABLE")
     return url, table
 
 
@@ -35,7 +56,7 @@ def read(uri: str) -> pd.DataFrame:
             with sa.create_engine(url).connect() as connection:
                 frame = pd.read_sql_table(table, connection)
         elif uri.endswith((".csv", ".csv.gz")):
-            frame = pd.read_csv(uri, keep_default_na=False, na_values=[""])
+            frame = pd.read_csv(uri, **CSV)
         elif uri.endswith((".parquet", ".pq")):
             frame = pd.read_parquet(uri)
         else:
@@ -45,8 +66,7 @@ def read(uri: str) -> pd.DataFrame:
     except FileNotFoundError:
         raise UserError(f"{uri}: no such file, looked from {Path.cwd()}; set DATA_URI") from None
     except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{uri}: cannot be read: {reason}") from None
+        raise UserError(f"{shown(uri)}: cannot be read: {reason(error, uri)}") from None
     if frame.empty:
-        raise UserError(f"{uri}: holds no rows")
+        raise UserError(f"{shown(uri)}: holds no rows")
     return frame

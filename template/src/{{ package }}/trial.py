@@ -118,7 +118,7 @@ def running(bundle: Bundle, url: str) -> Iterator[str]:
         raise UserError(f"{url}/version does not answer: {error}") from None
     if served.get("digest") != bundle.digest:
         raise UserError(
-            f"{url} serves version {served.get('version')} ({served.get('bundle')}), not "
+            f"{url} serves version {served.get('version')} ({served.get('digest')}), not "
             f"{bundle.version} ({bundle.digest}); choose the ENV whose version it serves"
         )
     yield url

@@ -13,6 +13,7 @@ from pydantic import (
     WithJsonSchema,
 )
 
+from ..contract import utc
 from ..project.features import Features
 
 TEXT = 10_000
@@ -38,6 +39,17 @@ Label = Annotated[
     AfterValidator(_label),
     WithJsonSchema({"anyOf": [{"type": t} for t in ("boolean", "number", "string")]}),
 ]
+
+
+def _utc(time: datetime) -> datetime:
+    try:
+        return utc(time)
+    except OverflowError:
+        raise ValueError("is out of range") from None
+
+
+When = Annotated[datetime, AfterValidator(_utc)]
+"""A time in UTC without a zone; one that comes without a zone is taken as it stands."""
 Key = Annotated[str, StringConstraints(max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
 """A client's own name for what is predicted; control characters would break a database or a log."""
 
@@ -57,7 +69,7 @@ class Ask(_Closed):
 
     features: Row
     key: Key | None = Field(None, description="Your own name for it; a late outcome can use it.")
-    time: datetime | None = Field(None, description="When it happened, if not a feature; or now.")
+    time: When | None = Field(None, description="When it happened, if not a feature; or now.")
 
 
 class AskMany(_Closed):

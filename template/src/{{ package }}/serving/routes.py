@@ -1,7 +1,6 @@
 """The routes of predictions and of what became of them."""
 
 import asyncio
-from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import FastAPI, HTTPException, Path, Query, Response
@@ -14,7 +13,7 @@ from . import bodies
 from .bodies import Ask, AskMany
 from .live import Live
 from .schema import outcome_line
-from .service import Service
+from .service import NotReady, Service
 from .writer import Writer
 
 Id = Annotated[bodies.Key, Path(description="The prediction's id.")]
@@ -60,7 +59,7 @@ def add_journal(app: FastAPI, live: Live, writer: Writer | None) -> None:
         id: Id,
         body: bodies.Outcome,
         time: Annotated[
-            datetime | None,
+            bodies.When | None,
             Query(description="The event's time; {id} is then your own key, and may be early."),
         ] = None,
     ) -> bodies.Accepted:
@@ -69,13 +68,14 @@ def add_journal(app: FastAPI, live: Live, writer: Writer | None) -> None:
         An id that the journal does not know is a 404. With `time` the outcome is taken by your
         own key, also before its prediction.
         """
-        if (served := live.served) is not None:
-            _fits(body.outcome, served.bundle.manifest.classes)
+        if live.served is None:
+            raise NotReady(live.reason)
+        outcome = _fits(body.outcome, live.served.bundle.manifest.classes)
         if time is None and not known(id):
             raise HTTPException(404, f"no prediction {id}")
-        if not kept().add_outcome(outcome_line(id, body.outcome, time and utc(time))):
+        if not kept().add_outcome(outcome_line(id, outcome, time and utc(time))):
             raise HTTPException(503, "the journal's queue is full; try again later")
-        return bodies.Accepted(id=id, outcome=body.outcome)
+        return bodies.Accepted(id=id, outcome=outcome)
 
     @app.get("/predictions/{id}", tags=["predictions"])
     def get(id: Id) -> bodies.Kept:
@@ -97,12 +97,16 @@ def add_journal(app: FastAPI, live: Live, writer: Writer | None) -> None:
             raise HTTPException(404, f"no prediction {id}")
 
 
-def _fits(outcome: Any, classes: list[Any] | None) -> None:
+def _fits(outcome: Any, classes: list[Any] | None) -> Any:
+    """The outcome as the target has it: 1 is true where the classes are true and false."""
     text = isinstance(outcome, str)
     if classes is None:
         wanted = "a number" if text or isinstance(outcome, bool) else ""
     else:
-        same = any(isinstance(c, str) == text for c in classes)
-        wanted = "" if same else f"a label such as {', '.join(map(label, classes[:5]))}"
+        if outcome in classes:
+            return classes[classes.index(outcome)]
+        new = any(isinstance(c, str) == text and not isinstance(c, bool) for c in classes)
+        wanted = "" if new else f"a label such as {', '.join(map(label, classes[:5]))}"
     if wanted:
         raise RequestValidationError([{"loc": ("body", "outcome"), "msg": f"should be {wanted}"}])
+    return outcome

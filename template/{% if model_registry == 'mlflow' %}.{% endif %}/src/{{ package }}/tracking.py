@@ -10,7 +10,7 @@ import shutil
 import socket
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from .bundle import Bundle
 from .errors import RegistryUnavailable
 from .pyfunc import Served
 from .settings import Settings
+from .sources import shown
 
 LOCAL = Path("var")
 
@@ -41,8 +42,8 @@ def asked() -> Iterator[None]:
     except (MlflowException, SQLAlchemyError, OSError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise RegistryUnavailable(
-            f"registry {mlflow.get_tracking_uri()}: {reason[:300]}; check MLFLOW_TRACKING_URI and "
-            "that the server runs"
+            f"registry {shown(mlflow.get_tracking_uri())}: {reason[:300]}; check that the server "
+            "runs and MLFLOW_TRACKING_URI names it"
         ) from error
 
 
@@ -98,7 +99,8 @@ class Tracking:
         try:
             yield run
         except BaseException:
-            self.client.set_terminated(run.info.run_id, "FAILED")
+            with suppress(MlflowException, SQLAlchemyError, OSError):  # what happened counts more
+                self.client.set_terminated(run.info.run_id, "FAILED")
             raise
         with asked():
             self.client.set_terminated(run.info.run_id)
