@@ -118,6 +118,9 @@ def fit(early: pd.DataFrame, late: pd.DataFrame, seed: int) -> Fitted:
         model.fit(contract.stack(*contract.matrices(derived, numbers, categories)), labels)
     except ValueError as error:
         raise UserError(f"project/model.py: cannot fit: {error}") from None
+    # Threads add up the trees in any order, and the last bit of a score would vary.
+    jobs = [name for name in model.get_params() if name.rpartition("__")[2] == "n_jobs"]
+    model.set_params(**dict.fromkeys(jobs, 1))
     classifies = hasattr(model, "predict_proba")
     held = contract.derive(data.columns(late))
     matrix = contract.stack(*contract.matrices(held, numbers, categories))
