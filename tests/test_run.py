@@ -69,11 +69,14 @@ def test_own_data_of_another_shape(tmp_path):
         made.traffic(features, species)
     made.run("make cycle")
     assert made.report("monitor")["verdict"] in ("ok", "warn")
-    with made.running("make serve ENV=production"):  # every name is mixed up: this must be found
-        made.traffic(features, species[200:] + species[:200])
-        made.traffic(features, [{"setosa": "virginica"}.get(s, "setosa") for s in species])
+    renamed = {"setosa": "virginica", "virginica": "versicolor", "versicolor": "setosa"}
+    with made.running("make serve ENV=production"):  # every name now means another species
+        for _ in range(2):
+            made.traffic(features, [renamed[name] for name in species])
+    made.environment["TRAIN_WINDOW"] = "1200"
     made.run("make cycle")
     assert made.report("monitor")["verdict"] == "retrain"
+    assert made.report("cycle")["promoted"] == ["test", "staging"]
     assert made.report("cycle")["version"] == "2"
     shutil.rmtree(made.folder)
 
