@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from .errors import UserError
+from .progress import console
 from .settings import ENVIRONMENTS, VERSIONS, Settings, load
 
 app = typer.Typer(
@@ -19,7 +19,6 @@ app = typer.Typer(
     add_completion=False,
     help="The life cycle of the model, a command a step.",
 )
-console = Console(highlight=False)
 REPORTS = Path("reports")
 EXIT = {"ok": 0, "warn": 10, "retrain": 20, "unknown": 30}
 Environment = Annotated[str, typer.Option("--env", help=" | ".join(ENVIRONMENTS))]
