@@ -89,6 +89,49 @@ def test_labelled_rows_of_the_journal_are_trained_on(trained, sample) -> None:
         assert after.read()[features.KEY].iloc[-1] == "own-key"
 
 
+def test_rows_served_under_another_contract_are_left_out(trained, capsys) -> None:
+    from datetime import datetime
+
+    journal = package("serving.journal")
+    bundle = package("bundle").load(trained / "var/versions/1")
+    before = data.snapshot(settings.load())
+    label = before.read()[target.TARGET].tolist()[0]
+    features = bundle.examples[0]["features"]
+    at, answer = datetime(2031, 1, 1), {"prediction": label}
+    less = {name: value for name, value in features.items() if name != FIELD}
+    log = journal.Journal(settings.load().journal.url)
+    log.write(
+        journal.Record(key * 32, key, at, "1", "older", row, answer, label)
+        for key, row in (("a", features), ("b", {**less, FIELD: [1]}))
+    )
+    log.close()
+    assert len(data.snapshot(settings.load()).read()) == len(before.read()) + 1
+    assert "1 rows of the journal do not fit" in capsys.readouterr().out
+
+
+def test_without_a_time_a_late_label_is_newer_and_moves_no_other_row(project, sample, monkeypatch):
+    from datetime import datetime
+
+    import pandas as pd
+
+    monkeypatch.setattr(data, "TIME", None)
+    late = [pd.Timestamp("2031-01-02"), pd.Timestamp("2031-01-01")]
+    told = sample.iloc[:2].pipe(data.labelled, "rows").assign(**{data.ARRIVAL: late})
+    monkeypatch.setattr(data, "journalled", lambda _: told)
+    if features.KEY:
+        told[features.KEY] = ["new-1", "new-2"]
+    with_journal = settings.load(data={"uri": "rows.parquet", "journal": True})
+    frame = data.snapshot(with_journal).read()
+    arrived = frame[data.ARRIVAL]
+    assert arrived.is_monotonic_increasing
+    n = len(sample)
+    for known, newer in ((n - 10, 11), (n - 1, 2), (n, 1), (n + 1, 0)):
+        until = data.until(frame.iloc[: known + 1])
+        assert isinstance(until, int) == (known < n), until
+        assert data.later(frame, until).sum() == newer
+    assert data.until(frame) == datetime(2031, 1, 2).isoformat(timespec="microseconds")
+
+
 @pytest.mark.parametrize(
     ("make", "said"),
     [
@@ -138,7 +181,7 @@ def test_keys_are_texts_whatever_the_source_makes_of_them(monkeypatch) -> None:
 
 def test_a_password_is_shown_to_nobody() -> None:
     sources = package("sources")
-    assert sources.shown("postgresql+psycopg://me:secret@host/db#t") == (
+    assert package("errors").shown("postgresql+psycopg://me:secret@host/db#t") == (
         "postgresql+psycopg://me:***@host/db#t"
     )
     with pytest.raises(UserError) as error:

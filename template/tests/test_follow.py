@@ -88,13 +88,16 @@ def test_a_refused_bundle_is_told_once_and_changes_nothing(
         follower.look()
     assert follower.look() == "3"
     assert current(follower) == "1"
+    assert "refused" in (follower.folder / "refused").read_text(), "the server counts it"
     registry.holds = "4"
     follower.look()
     assert current(follower) == "4"
+    assert not (follower.folder / "refused").exists()
 
 
 def test_a_copy_damaged_here_is_fetched_again(follower: Any, registry: Registry) -> None:
     shutil.copytree(registry.folder / "3", follower.folder / "2")
+    (follower.folder / "current").write_text("2")
     registry.holds = "2"
     assert follower.look() == "2"
     assert registry.pulled == ["2"]

@@ -206,6 +206,21 @@ def journal_of(settings, registry, repeat_first: bool):
     return journal
 
 
+def test_windows_stay_where_they_are_when_only_the_newest_rows_are_read(
+    trained: Path, monkeypatch: pytest.MonkeyPatch
+):
+    settings = package("settings").load(monitor={"window": 40})
+    registry = package("registry").Registry(settings)
+    registry.set_alias("production", "1")
+    journal = journal_of(settings, registry, False)
+    everything = monitor.run(settings, registry, journal).windows
+    monkeypatch.setattr(monitor, "LIMIT", 90)
+    newest = monitor.run(settings, registry, journal).windows
+    journal.close()
+    assert 1 <= len(newest) <= 2
+    assert newest == everything[-len(newest) :]
+
+
 @pytest.mark.parametrize("repeat_first", [False, True])
 def test_the_whole_way(trained: Path, repeat_first: bool):
     rows = len(package("data").snapshot(package("settings").load()).read())

@@ -9,6 +9,7 @@ from . import package
 from .conftest import copied
 
 gates = package("gates")
+history = package("history")
 promote = package("promote")
 registry = package("registry")
 settings = package("settings")
@@ -44,12 +45,12 @@ def test_a_version_walks_through_the_environments_and_back(known) -> None:
     hold(known, "staging", "1", "2", "3")
     hold(known, "production", "3")
     assert promote.promote("production", settings.load(gates=FREE), known, version="3") is None
-    assert promote.rollback("staging", known).to == "2"
-    assert promote.rollback("staging", known).to == "1"
+    assert history.rollback("staging", known).to == "2"
+    assert history.rollback("staging", known).to == "1"
     with pytest.raises(UserError, match=r"no earlier version"):
-        promote.rollback("staging", known)
+        history.rollback("staging", known)
     hold(known, "staging", "3")
-    assert promote.rollback("staging", known).to == "1"
+    assert history.rollback("staging", known).to == "1"
     moves = known.moves("staging")
     assert [m.to for m in moves] == ["1", "2", "3", "2", "1", "3", "1"]
     assert all(m.by and m.at and m.commit for m in moves)
@@ -57,7 +58,7 @@ def test_a_version_walks_through_the_environments_and_back(known) -> None:
 
 def test_what_was_rolled_back_returns_only_by_hand(known) -> None:
     hold(known, "staging", "1", "2")
-    promote.rollback("staging", known)
+    history.rollback("staging", known)
     free = settings.load(gates=FREE)
     with pytest.raises(UserError, match=r"only by hand"):
         promote.promote("staging", free, known, version="2", unattended=True)
@@ -134,7 +135,7 @@ def test_a_move_killed_half_way_is_repaired(known, monkeypatch, reached: str) ->
         with pytest.raises(KeyboardInterrupt):
             promote.promote("staging", settings.load(gates=FREE), known, version="2")
     assert known.moves("staging", closed=False)
-    promote.repair("staging", known)
+    history.repair("staging", known)
     assert not known.moves("staging", closed=False)
     now = known.alias("staging")
     assert now == known.moves("staging")[-1].to == ("1" if reached == "intent" else "2")

@@ -71,6 +71,25 @@ def test_a_stopped_run_goes_on(bundle, sample, monkeypatch) -> None:
     assert not list(score.WORK.iterdir())
 
 
+def test_a_table_is_replaced_whole_or_not_at_all(bundle, sample, monkeypatch) -> None:
+    monkeypatch.setattr(score, "PARTITION", len(sample) // 2)
+    out = "sqlite:///out.db#scores"
+    score.score(bundle, "rows.parquet", out)
+    real, calls = pd.DataFrame.to_sql, []
+
+    def fails_at_second(*arguments, **named):
+        calls.append(1)
+        if len(calls) == 2:
+            raise OSError("disk full")
+        return real(*arguments, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pd.DataFrame, "to_sql", fails_at_second)
+        with pytest.raises(OSError, match="disk full"):
+            score.score(bundle, "rows.parquet", out)
+    assert len(pd.read_sql_table("scores", "sqlite:///out.db")) == len(sample)
+
+
 def test_examples_keep_their_scores(bundle) -> None:
     rows = pd.DataFrame([e["features"] for e in bundle.examples])
     rows.to_csv("examples.csv", index=False)

@@ -206,6 +206,20 @@ def test_what_was_predicted_can_be_read_labelled_and_erased(
     assert client.put(f"{address}/outcome", json={"outcome": made["prediction"]}).status_code == 404
 
 
+def test_all_that_was_predicted_for_a_key_can_be_erased(
+    client: TestClient, features: dict[str, Any]
+) -> None:
+    made = [
+        client.post("/predictions", json={"features": features, "key": key}).json()
+        for key in ("ada", "ada", "bob")
+    ]
+    assert client.delete("/predictions", params={"key": "ada"}).json() == {"predictions": 2}
+    assert client.delete("/predictions", params={"key": "ada"}).json() == {"predictions": 0}
+    assert client.delete("/predictions").status_code == 422
+    found = [client.get(f"/predictions/{m['id']}").status_code for m in made]
+    assert found == [404, 404, 200]
+
+
 def test_an_outcome_may_overtake_its_prediction(
     client: TestClient, features: dict[str, Any]
 ) -> None:
@@ -452,6 +466,9 @@ def test_a_refused_bundle_leaves_the_old_one_in_use(
     wait_for(lambda: "bundles_refused_total 1.0" in client.get("/metrics").text)
     threading.Event().wait(0.7)  # more looks at the pointer
     assert len([r for r in caplog.records if "refused" in r.getMessage()]) == 1
+    (bundles / "refused").write_text("the next one: is missing; refused")  # by what fetches them
+    wait_for(lambda: "bundles_refused_total 2.0" in client.get("/metrics").text)
+    assert client.get("/readyz").json()["version"] == "1"
     assert client.get("/version").json()["version"] == "1"
 
 

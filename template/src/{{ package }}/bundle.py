@@ -38,7 +38,8 @@ class Manifest(BaseModel):
     data: str
     """Fingerprint of the snapshot it was trained on."""
     trained_until: str | int | None
-    """The newest row trained on: its time, or its place in the order of arrival."""
+    """The newest row trained on: its time; without TIME, the row of the source, or when the
+    journal got its label."""
     metrics: dict[str, float]
     parity: float
     """Largest difference between the exported and the trained model on the hold-out."""

@@ -141,7 +141,7 @@ def promote(env: Environment, version: str = "", by: By = "", unattended: bool =
 @app.command()
 def rollback(env: Environment, by: By = "") -> None:
     """Go back to the version an environment held before."""
-    from .promote import rollback
+    from .history import rollback
     from .registry import Registry
 
     move = rollback(known(env), Registry(load()), by)

@@ -18,24 +18,28 @@ from pydantic import ValidationError
 from . import contract
 from .bundle import ROWS, sha256
 from .contract import KINDS, Columns
-from .errors import UserError
+from .errors import UserError, shown
+from .progress import console
 from .project import data as project
 from .project.features import KEY, TIME, Features
 from .project.target import TARGET, target
 from .serving.journal import opened
 from .settings import Settings
-from .sources import shown
 
 SNAPSHOTS = Path("data/snapshots")
 CHUNK = 10_000
 SHOWN = 20
 FIELDS = list(Features.model_fields)
+ARRIVAL = "_arrival"
+"""Without TIME, when a row came: a row of the journal when it got its label, before that those of
+the source, a microsecond each from 1970 on. A label that comes late moves no other row."""
+ROWS_END = pd.Timestamp("1971-01-01")
 TIMES = [name for name, kind in KINDS.items() if kind == "time"]
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """An immutable table: the contract's columns, KEY, TIME and TARGET, in order of time."""
+    """An immutable table: KEY, TIME or ARRIVAL, the contract's columns, TARGET; by time."""
 
     path: Path
     fingerprint: str
@@ -55,6 +59,8 @@ def snapshot(settings: Settings) -> Snapshot:
     frame = project.load(uri)
     uri = shown(uri)
     frame = labelled(frame, uri)
+    if not TIME:
+        frame[ARRIVAL] = pd.to_datetime(np.arange(len(frame)), unit="us").as_unit("us")
     if settings.data.journal and settings.journal.url:
         frame = pd.concat([frame, journalled(settings.journal.url)], ignore_index=True)
         if KEY:
@@ -66,8 +72,7 @@ def snapshot(settings: Settings) -> Snapshot:
             f"{uri}: {len(frame)} labelled rows are too few to train on; at least "
             f"{settings.train.min_rows} are needed (train.min_rows)"
         )
-    if TIME:
-        frame = frame.sort_values(TIME, kind="stable", ignore_index=True)
+    frame = frame.sort_values(TIME or ARRIVAL, kind="stable", ignore_index=True)
     return store(frame, uri)
 
 
@@ -108,20 +113,34 @@ def typed(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def journalled(url: str) -> pd.DataFrame:
-    """The labelled rows of the journal, as the source would give them."""
+    """The labelled rows of the journal, as the source would give them.
+
+    Rows that were served under another contract and do not fit this one are left out, and told.
+    """
     with opened(url) as journal:
         records = journal.rows(labelled=True) if journal else []
-    table = []
+    table, own = [], contract.digest()
     for record in records:
+        if record.contract != own and not _fits(record.features):
+            continue
         row = {**record.features, TARGET: record.outcome}
         for name in TIMES:  # each client writes them as it likes
             row[name] = row.get(name) and contract.utc(datetime.fromisoformat(row[name]))
         if KEY:
             row[KEY] = record.key or record.id
-        if TIME:
-            row[TIME] = record.at
+        row[TIME or ARRIVAL] = record.at if TIME else record.told
         table.append(row)
+    if left := len(records) - len(table):
+        console.print(f"{left:,} rows of the journal do not fit the contract and are left out")
     return typed(pd.DataFrame(table)) if table else pd.DataFrame()
+
+
+def _fits(features: dict[str, Any]) -> bool:
+    try:
+        ROWS.validate_python([features])
+    except ValidationError:
+        return False
+    return True
 
 
 def rows(frame: pd.DataFrame, uri: str) -> Iterator[list[Features]]:
@@ -159,16 +178,19 @@ def columns(frame: pd.DataFrame, uri: str = "the snapshot") -> Columns:
     return {name: np.concatenate([part[name] for part in parts]) for name in KINDS}
 
 
-def positions(frame: pd.DataFrame) -> np.ndarray:
-    """When each row of a snapshot came: its time, or its place in the order of arrival."""
-    return frame[TIME].to_numpy("datetime64[us]") if TIME else np.arange(len(frame))
+def until(frame: pd.DataFrame) -> str | int:
+    """When the newest row came, as a manifest keeps it and `later` takes it."""
+    newest = frame[TIME or ARRIVAL].max()
+    if TIME or newest > ROWS_END:
+        return newest.isoformat(timespec="microseconds")
+    return newest.value // 1000
 
 
 def later(frame: pd.DataFrame, until: str | int | None) -> np.ndarray:
     """Which rows came after `until`, as a manifest gives it."""
     if until is None:
         return np.ones(len(frame), dtype=bool)
-    return positions(frame) > (np.datetime64(str(until)) if TIME else until)
+    return frame[TIME or ARRIVAL].to_numpy("datetime64[us]") > np.datetime64(until, "us")
 
 
 def store(frame: pd.DataFrame, source: str) -> Snapshot:

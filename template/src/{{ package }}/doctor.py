@@ -11,7 +11,7 @@ from rich.console import Console
 
 from .errors import UserError
 from .settings import Settings
-from .sources import shown
+from .errors import shown
 
 
 def examine(settings: Settings, console: Console) -> bool:

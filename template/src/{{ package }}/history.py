@@ -1,7 +1,18 @@
-"""What a registry remembers, whichever it is: versions, and moves between environments."""
+"""What a registry remembers, whichever it is: versions, and moves between environments.
 
+Each move is written down as an intent, then the alias is set, then the move is closed. The alias
+follows the last closed move; `repair` finishes what a crash left half done.
+"""
+
+import getpass
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from .errors import UserError
+from .provenance import git
+
+if TYPE_CHECKING:
+    from .registry import Registry
 
 
 @dataclass(frozen=True)
@@ -31,3 +42,59 @@ class Move:
     id: str = ""
     at: float = 0.0
     """When it was closed, seconds since 1970; 0 while it is only an intent."""
+
+
+def rollback(environment: str, registry: "Registry", by: str = "") -> Move:
+    """Goes back to the version before, again and again; raises UserError at the first one."""
+    repair(environment, registry)
+    held = stack(registry.moves(environment))
+    if len(held) < 2:
+        raise UserError(f"{environment}: there is no earlier version to go back to")
+    move = Move(environment, "rollback", held[-2], held[-1], by or getpass.getuser(), git()[0])
+    return make(move, registry)
+
+
+def stack(moves: list[Move]) -> list[str]:
+    """The versions an environment can go back through, the one it holds last."""
+    held: list[str] = []
+    for move in moves:
+        if move.kind == "rollback" and held:
+            held.pop()
+        else:
+            held.append(move.to)
+    return held
+
+
+def rolled_back(moves: list[Move]) -> set[str]:
+    """The versions that someone went back from."""
+    return {move.back_from for move in moves if move.kind == "rollback"}
+
+
+def make(move: Move, registry: "Registry") -> Move:
+    """Makes a move; a kill at any point leaves what `repair` finishes or drops."""
+    registry.intend(move)
+    registry.set_alias(move.environment, move.to)
+    registry.close(move)
+    _settle(move.environment, registry)
+    return move
+
+
+def _settle(environment: str, registry: "Registry") -> None:
+    """Two movers at once: both are in the history, and the alias follows the last one closed."""
+    moves = registry.moves(environment)
+    if moves and registry.alias(environment) != moves[-1].to:
+        registry.set_alias(environment, moves[-1].to)
+
+
+def repair(environment: str, registry: "Registry") -> list[str]:
+    """Finishes moves that were killed half way; returns what was done, a line each."""
+    done = []
+    for move in registry.moves(environment, closed=False):
+        if registry.alias(environment) == move.to:
+            registry.close(move)
+            done.append(f"{environment}: closed the {move.kind} to version {move.to}")
+        else:
+            registry.abandon(move)
+            done.append(f"{environment}: dropped a {move.kind} to version {move.to} that never was")
+    _settle(environment, registry)
+    return done

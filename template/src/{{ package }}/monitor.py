@@ -64,6 +64,9 @@ def watch(seen: Verdict, bundle: Bundle, journal: Journal, settings: Monitor) ->
     seen.rows, seen.until = len(recent), recent[-1].at.isoformat()
     _data(seen, bundle, recent, settings)
     labelled = journal.rows(version=seen.version, labelled=True, limit=LIMIT)
+    if len(labelled) == LIMIT:  # a window begins where it began before there were so many
+        older = journal.count(seen.version or "", before=labelled[0].at)
+        labelled = labelled[-older % settings.window :]
     _metric(seen, bundle, labelled, settings)
     _judge(seen, any(r.outcome is not None for r in recent), settings)
 

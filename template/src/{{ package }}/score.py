@@ -15,11 +15,11 @@ import pandas as pd
 
 from .bundle import Bundle
 from .data import FIELDS, rows, typed
-from .errors import UserError
+from .errors import UserError, reason, shown
 from .predict import predict
 from .progress import step
 from .project.features import KEY, TIME
-from .sources import CSV, is_sql, reason, shown, split_sql
+from .sources import CSV, engine, is_sql, split_sql
 
 PARTITION = 50_000
 WORK = Path("var/score")
@@ -101,10 +101,8 @@ def _state(uri: str) -> Any:
 def _publish(parts: list[Path], out: str) -> None:
     frames = (pd.read_parquet(part) for part in parts)
     if is_sql(out):
-        import sqlalchemy as sa
-
         url, table = split_sql(out)
-        with sa.create_engine(url).begin() as connection:  # one transaction: all rows or none
+        with engine(url).begin() as connection:  # one transaction: all rows or none
             for i, frame in enumerate(frames):
                 frame.to_sql(table, connection, index=False, if_exists="append" if i else "replace")
         return

@@ -1,13 +1,12 @@
 """Reads and writes tables: CSV, Parquet, SQL, on disk or wherever fsspec reaches."""
 
-import re
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from .contract import KINDS
-from .errors import UserError
+from .errors import UserError, reason, shown
 
 CSV: dict[str, Any] = {
     "keep_default_na": False,
@@ -15,17 +14,6 @@ CSV: dict[str, Any] = {
     "dtype": {name: str for name, kind in KINDS.items() if kind == "category"},
 }
 """How a CSV is read: only what is empty is missing, and a code such as 02134 keeps its zero."""
-
-
-def shown(uri: str) -> str:
-    """The address without the password, for a message or a record."""
-    return re.sub(r"(://[^/@:]*):[^@/]*@", r"\1:***@", uri)
-
-
-def reason(error: Exception, uri: str = "") -> str:
-    """What an error says, in a line, without a password that stands in `uri`."""
-    text = str(error).partition("\n")[0] or type(error).__name__
-    return text.replace(uri, shown(uri)) if uri else text
 
 
 def is_sql(uri: str) -> bool:
@@ -40,6 +28,24 @@ def split_sql(uri: str) -> tuple[str, str]:
     if not table:
         raise UserError(f"{shown(uri)}: names no table; write URL#TABLE")
     return url, table
+
+
+def engine(url: str) -> Any:
+    """A database where every statement, those that make tables too, is part of a transaction."""
+    import sqlalchemy as sa
+
+    made = sa.create_engine(url)
+    if made.dialect.name == "sqlite":  # whose driver would commit before and after such a one
+
+        @sa.event.listens_for(made, "connect")
+        def _(connection: Any, _: Any) -> None:
+            connection.isolation_level = None
+
+        @sa.event.listens_for(made, "begin")
+        def _(connection: Any) -> None:
+            connection.exec_driver_sql("BEGIN")
+
+    return made
 
 
 def read(uri: str) -> pd.DataFrame:

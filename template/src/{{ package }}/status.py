@@ -5,7 +5,7 @@ from datetime import datetime
 from rich.console import Console
 from rich.table import Table
 
-from .promote import repair
+from .history import repair
 from .registry import Registry
 from .settings import ENVIRONMENTS
 

@@ -21,7 +21,6 @@ from .bundle import ROWS, Bundle, Manifest
 from .errors import UserError
 from .progress import step
 from .project import data as project
-from .project.features import TIME
 from .project.model import build
 from .project.target import TARGET
 from .provenance import git, lock, requirements
@@ -77,7 +76,7 @@ def train(settings: Settings, registry: Registry, snapshot: data.Snapshot) -> Tr
             fitted.reference["baseline"] = concept.baseline(actual, fitted.scores)
             evaluate.figures(late, actual, fitted.scores, fitted.classes, folder / "report")
         with step("export"):
-            until = data.positions(frame)[early.index].max()
+            until = data.until(frame.loc[early.index])
             manifest = _manifest(settings, fitted, snapshot, metrics, run.info.run_id, until)
             bundle = export(fitted, late, manifest, folder / "bundle")
         rows = {"train": len(early), "holdout": len(late)}
@@ -153,7 +152,7 @@ def _manifest(
     snapshot: data.Snapshot,
     metrics: dict[str, float],
     run: str,
-    until: Any,
+    until: str | int,
 ) -> Manifest:
     commit, dirty = git()
     return Manifest(
@@ -163,7 +162,7 @@ def _manifest(
         commit=commit,
         dirty=dirty,
         data=snapshot.fingerprint,
-        trained_until=str(until) if TIME else int(until),
+        trained_until=until,
         metrics=metrics,
         parity=float("inf"),
         contract=contract.digest(),

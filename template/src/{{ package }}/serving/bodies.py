@@ -116,6 +116,12 @@ class Kept(Answer):
     outcome: Any
 
 
+class Erased(BaseModel):
+    """How many predictions there were."""
+
+    predictions: int
+
+
 class Problem(BaseModel):
     """Why a request was refused."""
 

@@ -14,6 +14,7 @@ from ..errors import BundleError, RegistryUnavailable, UserError
 from ..settings import Settings
 from ..settings import load as load_settings
 from . import logs
+from .live import POINTER, REFUSED
 
 logger = logging.getLogger(__name__)
 KEEP = 2
@@ -30,6 +31,7 @@ class Follower:
     def __init__(self, env: str, settings: Settings) -> None:
         self.env, self.settings = env, settings
         self.folder = settings.serving.bundles / env
+        self._verified: str | None = None
         self._refused: str | None = None
         self._registry: Any = None
 
@@ -46,7 +48,7 @@ class Follower:
         version = registry.alias(self.env)
         if version is None or version == self._refused:
             return version
-        if self._holds(version):
+        if version == self._verified and (self.folder / version).is_dir():
             return version
         try:
             had = (self.folder / version).is_dir()
@@ -57,22 +59,22 @@ class Follower:
                     raise
                 shutil.rmtree(self.folder / version)  # the copy here may be what is damaged
                 load(registry.pull(version, self.folder))
-        except BundleError:
-            self._refused = version
+        except BundleError as error:
+            self._refused, self._verified = version, None
             shutil.rmtree(self.folder / version, ignore_errors=True)
+            self._write(REFUSED, str(error))
             raise
-        self._refused = None
-        draft = self.folder / f".current.{os.getpid()}"
-        draft.write_text(version)
-        draft.replace(self.folder / "current")
+        self._refused, self._verified = None, version
+        (self.folder / REFUSED).unlink(missing_ok=True)
+        self._write(POINTER, version)
         logger.info("%s holds version %s", self.env, version)
         self._prune(version)
         return version
 
-    def _holds(self, version: str) -> bool:
-        pointer = self.folder / "current"
-        named = pointer.exists() and pointer.read_text().strip() == version
-        return named and (self.folder / version).is_dir()
+    def _write(self, name: str, text: str) -> None:
+        draft = self.folder / f".{name}.{os.getpid()}"
+        draft.write_text(text)
+        draft.replace(self.folder / name)
 
     def _prune(self, current: str) -> None:
         found = [p for p in self.folder.iterdir() if p.is_dir() and p.name != current]
@@ -133,6 +135,8 @@ def main() -> None:
         time.sleep(10)
         os._exit(0)
 
+    # MLflow takes pandas in where it is installed, which doubles the start and the memory.
+    sys.modules["pandas"] = None  # type: ignore[assignment]
     settings = load_settings()
     logs.configure(settings.serving.log_level)
     threading.Thread(target=parent, daemon=True).start()

@@ -12,13 +12,14 @@ import sqlalchemy as sa
 
 from ..errors import UserError
 from . import schema
-from .schema import INSERT, MIGRATIONS, NEVER, SERIAL, line, outcome_line, stamp
+from .schema import INSERT, MIGRATIONS, SERIAL, line, outcome_line, stamp
 from .schema import OUTCOMES as _O
 from .schema import PREDICTIONS as _P
 
 
 class Record(NamedTuple):
-    """One prediction; `at` is the event's time, UTC with no zone; `outcome` is None until known."""
+    """One prediction; `at` is the event's time, UTC with no zone; `outcome` is None until it is
+    known, and `told` says when it came."""
 
     id: str
     key: str | None
@@ -28,6 +29,7 @@ class Record(NamedTuple):
     features: dict[str, Any]
     prediction: dict[str, Any]
     outcome: Any = None
+    told: datetime | None = None
 
 
 class Journal:
@@ -127,13 +129,11 @@ class Journal:
     def _select(
         self, *where: Any, labelled: bool | None = None, limit: int | None = None
     ) -> list[Record]:
-        by_id, by_key = _O.alias(), _O.alias()
-        outcome = sa.func.coalesce(by_id.c.outcome, by_key.c.outcome)
-        kept = [_P.c[name] for name in Record._fields[:-1]]
+        joined, outcome, told = schema.joined()
+        kept = [_P.c[name] for name in Record._fields[:-2]]
         query = (
-            sa.select(*kept, outcome)
-            .outerjoin(by_id, (by_id.c.ref == _P.c.id) & (by_id.c.at == NEVER))
-            .outerjoin(by_key, (by_key.c.ref == _P.c.key) & (by_key.c.at == _P.c.at))
+            sa.select(*kept, outcome, told)
+            .select_from(joined)
             .where(*where)
             .order_by(_P.c.at.desc(), _P.c.seq.desc())
             .limit(limit)
@@ -144,9 +144,17 @@ class Journal:
             found = connection.execute(query).all()
         read = json.loads
         return [
-            Record._make([*row[:5], read(row[5]), read(row[6]), row[7] and read(row[7])])
+            Record._make([*row[:5], read(row[5]), read(row[6]), row[7] and read(row[7]), row[8]])
             for row in reversed(found)
         ]
+
+    def count(self, version: str, before: datetime) -> int:
+        """Labelled rows of a version whose event was before a time."""
+        joined, outcome, _ = schema.joined()
+        where = _P.c.version == version, _P.c.at < before, outcome.is_not(None)
+        query = sa.select(sa.func.count()).select_from(joined).where(*where)
+        with self.engine.connect() as connection:
+            return connection.execute(query).scalar_one()
 
     def erase(self, id: str) -> bool:
         """Removes a prediction and its outcomes; False when there is no such prediction."""

@@ -15,6 +15,8 @@ from .metrics import Metrics
 
 logger = logging.getLogger(__name__)
 POINTER = "current"
+REFUSED = "refused"
+"""Beside the pointer: why the version that was fetched last is not the one that is served."""
 LOOK = 0.5
 """Seconds between two looks at the pointer: one call of stat."""
 
@@ -43,6 +45,7 @@ class Live:
         self.served: Served | None = None
         self.reason = f"no model yet: nothing was promoted, or {bundles / POINTER} is not written"
         self._seen: tuple[int, Path] | None = None
+        self._told = 0
 
     async def watch(self) -> None:
         """Follows the pointer for as long as the application runs."""
@@ -55,6 +58,8 @@ class Live:
 
     async def look(self) -> None:
         """Loads what the pointer names if it moved; a refused bundle leaves the old one in use."""
+        with suppress(FileNotFoundError):
+            self._fetching(self.bundles / REFUSED)
         seen = self._pointer()
         if seen is None or seen == self._seen:
             return
@@ -63,10 +68,7 @@ class Live:
         try:
             served = await asyncio.to_thread(self._load, path)
         except BundleError as error:
-            self.metrics.refused.inc()
-            if self.served is None:
-                self.reason = f"bundle refused: {error}"
-            logger.error("bundle refused: %s", error)
+            self._refuse(str(error))
             return
         if self.served is not None:
             self.metrics.model.clear()
@@ -78,6 +80,19 @@ class Live:
         self.served = served
         self.metrics.model.labels(served.bundle.version, served.bundle.digest).set(1)
         logger.info("serving version %s", served.bundle.version)
+
+    def _fetching(self, note: Path) -> None:
+        """Takes over what the process that fetches bundles refused."""
+        changed = note.stat().st_mtime_ns
+        if changed != self._told:
+            self._told = changed
+            self._refuse(note.read_text())
+
+    def _refuse(self, why: str) -> None:
+        self.metrics.refused.inc()
+        if self.served is None:
+            self.reason = f"bundle refused: {why}"
+        logger.error("bundle refused: %s", why)
 
     def _load(self, path: Path) -> Served:
         served = Served(load(path), self.metrics)

@@ -88,6 +88,15 @@ def add_journal(app: FastAPI, live: Live, writer: Writer | None) -> None:
         told = {k: v for k, v in record._asdict().items() if k not in ("at", "prediction")}
         return bodies.Kept(time=record.at, **told, **record.prediction)
 
+    @app.delete("/predictions", tags=["predictions"])
+    def erase_key(
+        key: Annotated[bodies.Key, Query(description="Your own key, as a person's.")],
+    ) -> bodies.Erased:
+        """Erases all predictions of your own key, and their outcomes, for good."""
+        if kept().waiting:
+            kept().flush()
+        return bodies.Erased(predictions=kept().journal.erase_key(key))
+
     @app.delete("/predictions/{id}", status_code=204, tags=["predictions"])
     def erase(id: Id) -> None:
         """Erases a prediction and its outcomes for good."""

@@ -71,6 +71,16 @@ OUTCOMES = sa.Table(
 )
 
 
+def joined() -> tuple[Any, Any, Any]:
+    """Predictions with their outcomes, told by id or by key and time; the outcome; when it came."""
+    asked, by_id, by_key = PREDICTIONS, OUTCOMES.alias(), OUTCOMES.alias()
+    both = asked.outerjoin(by_id, (by_id.c.ref == asked.c.id) & (by_id.c.at == NEVER)).outerjoin(
+        by_key, (by_key.c.ref == asked.c.key) & (by_key.c.at == asked.c.at)
+    )
+    outcome = sa.func.coalesce(by_id.c.outcome, by_key.c.outcome)
+    return both, outcome, sa.func.coalesce(by_id.c.written, by_key.c.written)
+
+
 def tune(connection: Any, _: Any) -> None:
     """Prepares a new connection to SQLite."""
     # The driver would open transactions late and commit around DDL: SQLAlchemy does it instead.

@@ -12,24 +12,23 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # the client's 7 take four minutes
 
 import mlflow
-import pandas as pd
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 from mlflow.store.entities import PagedList
 from sqlalchemy.exc import SQLAlchemyError
 
-from . import pyfunc
 from .bundle import Bundle
-from .errors import RegistryUnavailable
-from .pyfunc import Served
+from .errors import RegistryUnavailable, shown
 from .settings import Settings
-from .sources import shown
+
+if TYPE_CHECKING:  # what follows a registry needs no table
+    import pandas as pd
 
 LOCAL = Path("var")
 
@@ -119,7 +118,7 @@ class Tracking:
         self,
         run: str,
         bundle: Bundle,
-        frame: pd.DataFrame,
+        frame: "pd.DataFrame",
         parameters: dict[str, Any],
         metrics: dict[str, float],
         artifacts: Path,
@@ -165,7 +164,7 @@ class Tracking:
             **{f"metric.{k}": f"{v:.6g}" for k, v in m.metrics.items()},
         }
 
-    def _log_dataset(self, run: str, frame: pd.DataFrame, digest: str, source: str) -> None:
+    def _log_dataset(self, run: str, frame: "pd.DataFrame", digest: str, source: str) -> None:
         from mlflow.data.pandas_dataset import from_pandas
         from mlflow.entities import DatasetInput, InputTag
 
@@ -175,11 +174,13 @@ class Tracking:
         self.client.log_inputs(run, [DatasetInput(data._to_mlflow_entity(), tags)])
 
     def _log_model(
-        self, run: str, bundle: Bundle, frame: pd.DataFrame, requirements: list[str]
+        self, run: str, bundle: Bundle, frame: "pd.DataFrame", requirements: list[str]
     ) -> str:
         from mlflow.models import infer_signature
 
-        signature = infer_signature(frame, Served(bundle).predict(frame.head(5)))
+        from . import pyfunc
+
+        signature = infer_signature(frame, pyfunc.Served(bundle).predict(frame.head(5)))
         with mlflow.start_run(run_id=run), warnings.catch_warnings(action="ignore"):
             model = mlflow.pyfunc.log_model(
                 name="model",
