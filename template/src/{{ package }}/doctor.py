@@ -9,9 +9,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from .errors import UserError
+from .errors import UserError, shown
 from .settings import Settings
-from .errors import shown
 
 
 def examine(settings: Settings, console: Console) -> bool:
