@@ -22,13 +22,13 @@ demo: $(READY) ## the whole cycle on real flights, into DEST=build/demo
 	@.venv/bin/python demo/run.py '$(DEST)'
 
 test: $(READY) lint ## every law, with a covering set of projects that run
-	@.venv/bin/pytest -n auto -m 'not full' --durations 12
+	@.venv/bin/pytest -n auto --dist worksteal -m 'not full' --durations 12
 
 test-fast: $(READY) lint ## what needs no environment of a project: under a minute
 	@.venv/bin/pytest -n auto -m 'not heavy and not full'
 
 test-full: $(READY) lint ## every distinct project runs
-	@.venv/bin/pytest -n auto
+	@.venv/bin/pytest -n auto --dist worksteal
 
 lint: $(READY) ## ruff and mypy on the template's own code
 	@.venv/bin/ruff check --quiet

@@ -28,6 +28,7 @@ os.environ.update(
     TRAIN_WINDOW="7500",  # three months of this sample
     GATES_UNATTENDED="true",
     SERVING_POLL="0.3",
+    JOURNAL_FLUSH_SECONDS="0.1",
     LOAD_RUN_TIME="2",
     LOAD_USERS="10",
 )

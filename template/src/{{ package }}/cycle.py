@@ -49,7 +49,8 @@ def turn(settings: Settings, registry: Registry, force: bool = False) -> Turn:
         if before and verdict.window <= before["until"]:
             done.reason += f"; version {before['version']} was trained on that already"
             return done
-    trained = train(settings, registry, data.snapshot(settings))
+    snapshot = data.snapshot(settings)
+    trained = train(settings, registry, snapshot)
     done.version = trained.version
     steps = ["test", "staging", *(["production"] if settings.gates.unattended else [])]
     for environment in steps:
@@ -63,6 +64,7 @@ def turn(settings: Settings, registry: Registry, force: bool = False) -> Turn:
                 by="cycle",
                 unattended=True,
                 version=trained.version,
+                snapshot=snapshot,
             )
         except Refused as error:
             done.refused = str(error)

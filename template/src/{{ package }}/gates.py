@@ -37,6 +37,8 @@ class Candidate:
     holder: str | None
     """The version that the environment holds."""
     by: str
+    snapshot: data.Snapshot | None = None
+    """The newest labelled rows, where the caller just took them."""
 
 
 def gates(
@@ -82,7 +84,7 @@ def compare(candidate: Candidate, settings: Settings, registry: Registry) -> Gat
     The gate is the lower bound of the paired bootstrap's 95 % interval of the gain (Efron and
     Tibshirani, An Introduction to the Bootstrap, 1993) on at most the 50,000 newest rows.
     """
-    frame = data.snapshot(settings).read()
+    frame = (candidate.snapshot or data.snapshot(settings)).read()
     manifest = candidate.bundle.manifest
     newer = data.later(frame, manifest.trained_until)
     holder = None

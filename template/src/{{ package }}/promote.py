@@ -4,6 +4,7 @@ import getpass
 from dataclasses import asdict
 
 from . import bundle as bundles
+from .data import Snapshot
 from .errors import UserError
 from .gates import Candidate, Gate, gates
 from .history import Move, make, repair, rolled_back
@@ -28,9 +29,11 @@ def promote(
     version: str = "",
     by: str = "",
     unattended: bool = False,
+    snapshot: Snapshot | None = None,
 ) -> Move | None:
     """Moves a version in; by default the newest for test, else what the environment before holds.
 
+    `snapshot` is what the gates compare on; without it they take one of the newest labelled rows.
     Returns None when it is there already. Raises Refused when a gate says no, UserError when
     there is nothing to promote.
     """
@@ -49,7 +52,8 @@ def promote(
             f"only by hand: make promote ENV={environment} VERSION={version}"
         )
     bundle = bundles.load(registry.pull(version, VERSIONS))
-    said = gates(environment, Candidate(bundle, version, holder, by), settings, registry)
+    candidate = Candidate(bundle, version, holder, by, snapshot)
+    said = gates(environment, candidate, settings, registry)
     if not all(gate.passed for gate in said):
         raise Refused(environment, version, said)
     move = Move(

@@ -55,7 +55,7 @@ def add_journal(app: FastAPI, live: Live, writer: Writer | None) -> None:
             return True
 
     @app.put("/predictions/{id:path}/outcome", status_code=202, tags=["outcomes"])
-    def put_outcome(
+    async def put_outcome(
         id: Id,
         body: bodies.Outcome,
         time: Annotated[
@@ -71,7 +71,7 @@ def add_journal(app: FastAPI, live: Live, writer: Writer | None) -> None:
         if live.served is None:
             raise NotReady(live.reason)
         outcome = _fits(body.outcome, live.served.bundle.manifest.classes)
-        if time is None and not known(id):
+        if time is None and not await asyncio.to_thread(known, id):
             raise HTTPException(404, f"no prediction {id}")
         if not kept().add_outcome(outcome_line(id, outcome, time and utc(time))):
             raise HTTPException(503, "the journal's queue is full; try again later")
