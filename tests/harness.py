@@ -4,12 +4,16 @@ Rendering in process from a plain folder, with each Jinja source compiled once a
 about each file, is 6 times as fast as stock Copier; test_stock.py renders one project without.
 """
 
+import json
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import copier
@@ -22,8 +26,8 @@ STAND_IN = b"PAR1 a small stand-in for the data PAR1"
 IGNORED = shutil.ignore_patterns("__pycache__", "*.py[co]", ".*_cache", "*.egg-info")
 
 
-def snapshot(to: Path) -> Path:
-    """The working tree's template in a plain folder: nothing to clone, no large data."""
+def snapshot(to: Path, data: bool = False) -> Path:
+    """The working tree's template in a plain folder; the sample data only where it is asked for."""
     to.mkdir(parents=True, exist_ok=True)
     for part in PARTS:
         source = ROOT / part
@@ -31,8 +35,9 @@ def snapshot(to: Path) -> Path:
             shutil.copytree(source, to / part, ignore=IGNORED, dirs_exist_ok=True)
         else:
             shutil.copy2(source, to)
-    for data in to.glob("template/**/*.parquet"):
-        data.write_bytes(STAND_IN)
+    if not data:
+        for sample in to.glob("template/**/*.parquet"):
+            sample.write_bytes(STAND_IN)
     return to
 
 
@@ -57,9 +62,9 @@ def fast() -> Iterator[None]:
         yield
 
 
-def copy(template: Path, to: Path, **answers: Any) -> Path:
-    """Renders `template`; every answer must be a question's, and is what was asked for."""
-    made = copier.run_copy(str(template), to, data=answers, defaults=True, quiet=True)
+def copy(template: Path, to: Path, ref: str | None = None, /, **answers: Any) -> Path:
+    """Renders `template`, or its version `ref`; every answer must be a question's, and is kept."""
+    made = copier.run_copy(str(template), to, data=answers, vcs_ref=ref, defaults=True, quiet=True)
     kept = made.answers.combined
     assert answers.items() <= kept.items()
     assert not answers.keys() - made.template.questions_data.keys(), "not a question"
@@ -69,6 +74,27 @@ def copy(template: Path, to: Path, **answers: Any) -> Path:
 def update(project: Path) -> None:
     """Takes in the template's latest version."""
     copier.run_update(project, defaults=True, overwrite=True, quiet=True)
+
+
+def script(name: str, folder: Path = ROOT / "template" / "scripts") -> ModuleType:
+    """A script as a module."""
+    spec = spec_from_file_location(name, folder / f"{name}.py")
+    assert spec
+    assert spec.loader
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def make_update(project: Path, *choices: str) -> dict[str, Any]:
+    """What `make update` does before it locks and checks; returns its report."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(project)
+        module = script("update")
+        code = module.main(*choices)
+        report = json.loads(module.REPORT.read_text())
+    assert code == bool(report["conflicts"] or report["kept"])
+    return report
 
 
 def switch(project: Path, **answers: Any) -> None:
@@ -122,10 +148,26 @@ def files(folder: Path) -> dict[str, bytes]:
     }
 
 
+def ownership() -> list[tuple[re.Pattern[str], str]]:
+    """The table of docs/yours.md: which paths are of which class, in its order."""
+    found = []
+    for line in (ROOT / "docs" / "yours.md").read_text().splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if len(cells) == 3 and "`" in cells[0]:
+            for glob in re.findall(r"`([^`]+)`", cells[0]):
+                pattern = re.escape(glob).replace(r"\*\*", ".*").replace(r"\*", "[^/]*")
+                found.append((re.compile(pattern), cells[1]))
+    return found
+
+
+OWNERSHIP = ownership()
+
+
+def owners(path: str) -> list[str]:
+    """The classes that the table gives a path."""
+    return [owner for pattern, owner in OWNERSHIP if pattern.fullmatch(path)]
+
+
 def is_yours(path: str) -> bool:
-    """Whether a rendered file is the user's: seeded once, or kept as it is."""
-    return (
-        path.startswith(("data/", "tests/project/"))
-        or (path.startswith("src/") and path.split("/")[2] == "project")
-        or path in ("settings.toml", "constraints.local.txt")
-    )
+    """Whether a file is the user's: seeded once, kept as it is, or unknown to the template."""
+    return owners(path)[:1] in ([], ["yours"], ["yours, seeded once"], ["yours, must be there"])

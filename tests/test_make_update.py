@@ -1,0 +1,188 @@
+"""`make update` as people meet it: what it refuses, what it says, and the way back."""
+
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from harness import ROOT, commit, copy, edit, files, git
+
+ANSWERS = ".copier-answers.yml"
+PAGE = (ROOT / "docs" / "update.md").read_text()
+BACK = re.search(r"## Go back.*?```sh\n(.*?)\n```", PAGE, re.DOTALL)
+
+
+@pytest.fixture
+def releases(repository, tmp_path) -> Path:
+    """A release v1.0.0, and a v1.1.0 that changes the Makefile and drops a workflow."""
+    made = shutil.copytree(repository, tmp_path / "releases")
+    edit(made / "template/Makefile.jinja", "READY := .venv/.ready", "READY := .venv/.theirs")
+    next(made.glob("template/*github*/.github/workflows/cycle.yml")).unlink()
+    commit(made, "v1.1.0")
+    return made
+
+
+@pytest.fixture
+def project(releases, tmp_path) -> Path:
+    """A committed project of v1.0.0."""
+    made = copy(releases, tmp_path / "project", "v1.0.0")
+    commit(made)
+    return made
+
+
+def update(project: Path, *choices: str) -> tuple[int, str]:
+    """The script's exit code and what it said."""
+    done = subprocess.run(
+        [sys.executable, "scripts/update.py", *choices], cwd=project, capture_output=True, text=True
+    )
+    assert "Traceback" not in done.stderr, done.stderr
+    return done.returncode, done.stdout + done.stderr
+
+
+def refused(project: Path, *choices: str) -> str:
+    """What it says when it refuses; nothing changes, and it is one line."""
+    before = files(project)
+    code, said = update(project, *choices)
+    assert code == 1
+    assert files(project) == before
+    assert said.startswith("error: ")
+    assert said.count("\n") == 1, said
+    return said
+
+
+def test_what_is_there_is_taken_in_and_then_nothing_is_left(project):
+    code, said = update(project)
+    assert (code, "v1.0.0 to v1.1.0" in said) == (0, True), said
+    commit(project)
+    assert update(project) == (0, "v1.1.0 is the newest version; nothing changed\n")
+
+
+def test_conflicts_and_edited_files_that_went_are_listed(project):
+    edit(project / "Makefile", "READY := .venv/.ready", "READY := .venv/.mine")
+    with (project / ".github/workflows/cycle.yml").open("a") as file:
+        file.write("# mine\n")
+    commit(project)
+    code, said = update(project)
+    assert code == 1
+    assert "conflict: Makefile" in said
+    assert "kept: .github/workflows/cycle.yml" in said
+    assert "# mine" in (project / ".github/workflows/cycle.yml").read_text()
+    assert git(project, "diff", "--name-only", "--diff-filter=U") == "Makefile\n"
+
+
+def test_a_tree_that_is_not_clean_is_refused(project):
+    (project / "mine.txt").write_text("mine\n")
+    assert "1 files are not committed (?? mine.txt)" in refused(project)
+
+
+def test_without_git_or_a_commit_it_is_refused(project):
+    shutil.rmtree(project / ".git")
+    assert "git init && git add --all && git commit" in refused(project)
+    git(project, "init", "--quiet")
+    assert "there is no commit here" in refused(project)
+
+
+def test_a_missing_or_broken_answers_file_is_refused(project):
+    (project / ANSWERS).unlink()
+    commit(project)
+    assert f"{ANSWERS} is missing" in refused(project)
+    (project / ANSWERS).write_text("a: [\n")
+    commit(project)
+    assert f"{ANSWERS} cannot be read" in refused(project)
+    (project / ANSWERS).write_text("ci: none\n")
+    commit(project)
+    assert "does not say _src_path and _commit" in refused(project)
+
+
+def test_an_answer_changed_by_hand_is_refused_with_the_command_that_changes_it(project):
+    edit(project / ANSWERS, "\nci: github", "\nci: none")
+    commit(project)
+    said = refused(project)
+    assert "ci was changed by hand" in said
+    assert "make update CHOICE='ci=none'" in said
+
+
+@pytest.mark.parametrize(
+    ("choice", "said"),
+    [
+        ("ci", "use QUESTION=ANSWER; the questions are author, ci,"),
+        ("colour=red", "use QUESTION=ANSWER"),
+        ("ci=jenkins", "ci"),
+        ("problem=regression", "it stays classification"),
+        ("name=other", "it stays flight-delays"),
+    ],
+)
+def test_a_choice_that_is_none_is_refused(choice, said, project):
+    assert said in refused(project, choice)
+
+
+def test_a_template_that_moved_is_named_and_found_again(project, releases):
+    moved = releases.rename(releases.with_name("moved"))
+    said = refused(project)
+    assert str(releases) in said
+    assert "write its new address as _src_path" in said
+    edit(project / ANSWERS, f"\n_src_path: {releases}", f"\n_src_path: {moved}")
+    commit(project)
+    assert update(project)[0] == 0
+
+
+def test_a_shallow_clone_of_a_project_is_updated_too(project, tmp_path):
+    commit(project)
+    git(tmp_path, "clone", "--quiet", "--depth=1", f"file://{project}", "shallow")
+    code, said = update(tmp_path / "shallow")
+    assert (code, "v1.0.0 to v1.1.0" in said) == (0, True), said
+
+
+def test_a_project_in_a_folder_of_a_larger_repository(releases, tmp_path):
+    """Only the project must be clean, and only the project is brought back."""
+    whole = tmp_path / "whole"
+    project = copy(releases, whole / "models" / "project", "v1.0.0")
+    (whole / "other.txt").write_text("committed\n")
+    commit(whole)
+    (whole / "other.txt").write_text("not committed\n")
+    code, said = update(project)
+    assert (code, "v1.0.0 to v1.1.0" in said) == (0, True), said
+    subprocess.run(BACK[1], shell=True, cwd=project, check=True, capture_output=True)
+    assert "problem" in refused(project, "problem=regression")
+    assert (whole / "other.txt").read_text() == "not committed\n"
+    assert git(project, "status", "--porcelain", "--", ".") == ""
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_killed_at_any_moment_one_command_brings_back_what_was_there(seed, project):
+    edit(project / "Makefile", "READY := .venv/.ready", "READY := .venv/.mine")
+    commit(project)
+    before = files(project)
+    process = subprocess.Popen(
+        [sys.executable, "scripts/update.py"], cwd=project, start_new_session=True,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    time.sleep(random.Random(seed).uniform(0.3, 4))
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    subprocess.run(BACK[1], shell=True, cwd=project, check=True, capture_output=True)
+    left = {p: c for p, c in files(project).items() if not p.startswith("reports/")}
+    assert left == before
+    assert git(project, "status", "--porcelain") == ""
+    assert update(project)[0] == 1, "and it can be done again"
+
+
+def test_stopped_by_a_person_nothing_is_changed(project):
+    before = files(project)
+    process = subprocess.Popen(
+        [sys.executable, "scripts/update.py"], cwd=project, start_new_session=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    time.sleep(1.5)
+    os.killpg(process.pid, signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    if process.returncode != 0:  # it was not done already
+        assert said == "error: stopped; nothing was changed\n"
+        assert files(project) == before
+        assert git(project, "status", "--porcelain") == ""
