@@ -35,7 +35,7 @@ os.environ.update(
 
 import numpy as np
 import pandas as pd
-from flight_delays import cycle, data, evaluate, load, promote, train
+from flight_delays import cli, cycle, data, evaluate, load, promote, train
 from flight_delays import settings as settings_
 from flight_delays.evaluate import MAIN, METRICS
 from flight_delays.project.features import KEY, TIME
@@ -78,6 +78,7 @@ def main() -> None:
         "every month": monthly(year, later, settings),
         "ciclo": lived,
     }
+    cli.examples(cli.held("production", settings))
     show(later, lines, turns, first.version)
 
 

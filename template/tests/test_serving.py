@@ -463,12 +463,20 @@ def test_a_refused_bundle_leaves_the_old_one_in_use(
     manifest = bundles / "2" / "examples.json"
     manifest.write_bytes(manifest.read_bytes() + b" ")
     (bundles / "current").write_text("2")
-    wait_for(lambda: "bundles_refused_total 1.0" in client.get("/metrics").text)
+    wait_for(lambda: "bundle_refused 1.0" in client.get("/metrics").text)
     threading.Event().wait(0.7)  # more looks at the pointer
     assert len([r for r in caplog.records if "refused" in r.getMessage()]) == 1
-    (bundles / "refused").write_text("the next one: is missing; refused")  # by what fetches them
-    wait_for(lambda: "bundles_refused_total 2.0" in client.get("/metrics").text)
     assert client.get("/readyz").json()["version"] == "1"
+
+
+def test_what_the_fetching_process_refuses_is_told_until_it_takes_it_back(
+    bundles: Path, client: TestClient
+) -> None:
+    (bundles / "refused").write_text("the next one: is missing; refused")
+    wait_for(lambda: "bundle_refused 1.0" in client.get("/metrics").text)
+    assert client.get("/readyz").json()["version"] == "1"
+    (bundles / "refused").unlink()
+    wait_for(lambda: "bundle_refused 0.0" in client.get("/metrics").text)
     assert client.get("/version").json()["version"] == "1"
 
 

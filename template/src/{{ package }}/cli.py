@@ -92,7 +92,7 @@ def train(
     with step("promote to test"):
         promote("test", settings, registry, version=trained.version)
     keep("train", trained)
-    _examples(held("test", settings))
+    examples(held("test", settings))
     table(
         f"{settings.model.name} version {trained.version}",
         {
@@ -106,7 +106,7 @@ def train(
     )
 
 
-def _examples(bundle: Any) -> None:
+def examples(bundle: Any) -> None:
     """Leaves a request body and a table to try the API and the scoring with."""
     import pandas as pd
 

@@ -17,6 +17,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # the backend must be chosen first
 
 MAIN = next(iter(METRICS))
+SPANS = {"M": "month", "W-SUN": "week", "D": "day"}
 
 
 def codes(labels: pd.Series, classes: list[Any] | None) -> np.ndarray:
@@ -100,19 +101,25 @@ def _residuals(actual: np.ndarray, predicted: np.ndarray, path: Path) -> None:
     _save(figure, path)
 
 
+def _spans(frame: pd.DataFrame) -> tuple[str, np.ndarray]:
+    """What the rows are grouped by: the longest span that still shows a change over time."""
+    if not TIME:
+        return "tenth of the rows, in order of arrival", np.arange(len(frame)) * 10 // len(frame)
+    for span in SPANS:
+        starts = frame[TIME].dt.to_period(span).dt.start_time.dt.strftime("%Y-%m-%d").to_numpy()
+        if len(set(starts)) >= 4:
+            break
+    return f"first day of the {SPANS[span]}", starts
+
+
 def _error_over_time(frame: pd.DataFrame, error: np.ndarray, path: Path) -> None:
-    if TIME:
-        groups = frame[TIME].dt.to_period("M").astype(str).to_numpy()
-    else:
-        groups = np.arange(len(frame)) * 10 // len(frame) + 1
+    label, groups = _spans(frame)
     mean = pd.Series(error).groupby(groups).agg(["mean", "sem"])
     figure, axes = plt.subplots(figsize=(6, 4))
     x = [str(group) for group in mean.index]
     axes.bar(x, mean["mean"], yerr=1.96 * mean["sem"].fillna(0), capsize=4)
-    axes.set(
-        xlabel="month" if TIME else "tenth of the rows, in order of arrival",
-        ylabel="mean error on the hold-out",
-    )
+    axes.set(xlabel=label, ylabel="mean error on the hold-out", title="Error over time")
+    axes.tick_params(axis="x", rotation=45 if len(x) > 4 else 0)
     _save(figure, path)
 
 

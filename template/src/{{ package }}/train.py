@@ -4,6 +4,7 @@ Everything is made and verified in a folder of its own; the registered version c
 call. A run that is killed leaves no version behind, and the next one starts afresh.
 """
 
+import inspect
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -185,9 +186,16 @@ def _folder(run: str) -> Iterator[Path]:
 
 
 def _parameters(model: Any) -> dict[str, Any]:
-    """The estimator's plain parameters."""
-    plain = (bool, int, float, str, type(None))
-    return {k: v for k, v in model.get_params().items() if isinstance(v, plain)}
+    """The plain parameters of the estimator and of its parts that are not the defaults."""
+    plain, found = (bool, int, float, str, type(None)), {}
+    parts = {f"{k}__": v for k, v in model.get_params().items() if hasattr(v, "get_params")}
+    for prefix, part in {"": model, **parts}.items():
+        defaults = inspect.signature(type(part)).parameters
+        for name, value in part.get_params(deep=False).items():
+            default = defaults[name].default if name in defaults else None
+            if isinstance(value, plain) and repr(value) != repr(default):  # nan is nan
+                found[prefix + name] = value
+    return found
 
 
 def _sample(frame: pd.DataFrame) -> pd.DataFrame:

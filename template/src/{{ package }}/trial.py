@@ -94,7 +94,7 @@ def container(bundle: Bundle, image: str, engine: str = "docker") -> Iterator[st
             ) from None
         try:
             if started.returncode:
-                raise UserError(f"{image} does not start: {started.stderr.strip()[-300:]}")
+                raise UserError(f"{image} does not start: {_end(started.stderr)}")
             running = ("inspect", "--format", "{{.State.Running}}", name)
             url = f"http://127.0.0.1:{port}"
             _ready(url, lambda: "true" in ask(*running).stdout, logs)
@@ -102,9 +102,13 @@ def container(bundle: Bundle, image: str, engine: str = "docker") -> Iterator[st
             ask("stop", name)
             code = ask("inspect", "--format", "{{.State.ExitCode}}", name).stdout.strip()
             if code != "0":
-                raise UserError(f"{image} was asked to stop and ended with {code}: {logs()[-300:]}")
+                raise UserError(f"{image} was asked to stop and ended with {code}: {_end(logs())}")
         finally:
             ask("rm", "--force", "--volumes", name)
+
+
+def _end(text: str) -> str:
+    return " | ".join(text.strip().splitlines()[-3:])
 
 
 @contextmanager

@@ -50,8 +50,8 @@ class Follower:
             return version
         if version == self._verified and (self.folder / version).is_dir():
             return version
+        had = (self.folder / version).is_dir()
         try:
-            had = (self.folder / version).is_dir()
             try:
                 load(registry.pull(version, self.folder))
             except BundleError:
@@ -59,6 +59,7 @@ class Follower:
                     raise
                 shutil.rmtree(self.folder / version)  # the copy here may be what is damaged
                 load(registry.pull(version, self.folder))
+                had = False
         except BundleError as error:
             self._refused, self._verified = version, None
             shutil.rmtree(self.folder / version, ignore_errors=True)
@@ -66,10 +67,15 @@ class Follower:
             raise
         self._refused, self._verified = None, version
         (self.folder / REFUSED).unlink(missing_ok=True)
-        self._write(POINTER, version)
+        if not (had and self._points_to(version)):
+            self._write(POINTER, version)
         logger.info("%s holds version %s", self.env, version)
         self._prune(version)
         return version
+
+    def _points_to(self, version: str) -> bool:
+        pointer = self.folder / POINTER
+        return pointer.exists() and pointer.read_text() == version
 
     def _write(self, name: str, text: str) -> None:
         draft = self.folder / f".{name}.{os.getpid()}"

@@ -58,8 +58,7 @@ class Live:
 
     async def look(self) -> None:
         """Loads what the pointer names if it moved; a refused bundle leaves the old one in use."""
-        with suppress(FileNotFoundError):
-            self._fetching(self.bundles / REFUSED)
+        self._fetching(self.bundles / REFUSED)
         seen = self._pointer()
         if seen is None or seen == self._seen:
             return
@@ -79,17 +78,25 @@ class Live:
             gc.freeze()
         self.served = served
         self.metrics.model.labels(served.bundle.version, served.bundle.digest).set(1)
+        self.metrics.served = served.bundle.version
+        self.metrics.refused.set(0)
         logger.info("serving version %s", served.bundle.version)
 
     def _fetching(self, note: Path) -> None:
-        """Takes over what the process that fetches bundles refused."""
-        changed = note.stat().st_mtime_ns
+        """Takes over what the process that fetches bundles refused, until it takes it back."""
+        try:
+            changed, why = note.stat().st_mtime_ns, note.read_text()
+        except FileNotFoundError:
+            if self._told:
+                self.metrics.refused.set(0)
+            self._told = 0
+            return
         if changed != self._told:
             self._told = changed
-            self._refuse(note.read_text())
+            self._refuse(why)
 
     def _refuse(self, why: str) -> None:
-        self.metrics.refused.inc()
+        self.metrics.refused.set(1)
         if self.served is None:
             self.reason = f"bundle refused: {why}"
         logger.error("bundle refused: %s", why)

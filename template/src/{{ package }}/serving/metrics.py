@@ -22,7 +22,9 @@ class Metrics:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
-        self.registry.register(_Drift(report))  # type: ignore[arg-type]
+        self.served: str | None = None
+        """The version that answers; what the monitor says of another is not told."""
+        self.registry.register(_Drift(self, report))  # type: ignore[arg-type]
         names = ("method", "route", "status")
         self._requests = Counter("http_requests", "Requests.", names, registry=self.registry)
         self._seconds = Histogram(
@@ -44,7 +46,8 @@ class Metrics:
         )
         self.model = Gauge("model_info", "1 for what is served.", ("version", "bundle"),
                            registry=self.registry)  # fmt: skip
-        self.refused = Counter("bundles_refused", "Bundles refused.", registry=self.registry)
+        self.refused = Gauge("bundle_refused", "1 while the version promoted last is refused.",
+                             registry=self.registry)  # fmt: skip
         if writer is not None:
             for name, text, read in (
                 ("journal_queue", "Lines that wait to be written.", lambda: writer.waiting),
@@ -69,10 +72,10 @@ class Metrics:
 
 
 class _Drift:
-    """Reads the monitor's last report at each scrape, if there is one."""
+    """Reads the monitor's last report at each scrape, if there is one of what is served."""
 
-    def __init__(self, report: Path) -> None:
-        self.report = report
+    def __init__(self, metrics: Metrics, report: Path) -> None:
+        self.metrics, self.report = metrics, report
 
     def describe(self) -> list[GaugeMetricFamily]:
         return []
@@ -86,7 +89,9 @@ class _Drift:
             age = self.report.stat().st_mtime
         except (OSError, ValueError, AttributeError, TypeError):
             return
-        for name in ("distance", "threshold"):
+        if report.get("version") != self.metrics.served:
+            return
+        for name in ("distance", "threshold", "confirmed"):
             text = f"The monitor's {name} of a column in its last window."
             family = GaugeMetricFamily(f"drift_{name}", text, labels=["column"])
             for column, found in columns.items():

@@ -4,6 +4,7 @@ Without MLFLOW_TRACKING_URI it is a SQLite file in var/. A version's artifact ho
 and `mlflow.pyfunc.load_model` predicts with it through the same code as the server.
 """
 
+import getpass
 import logging
 import os
 import shutil
@@ -25,6 +26,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from .bundle import Bundle
 from .errors import RegistryUnavailable, shown
+from .provenance import git
 from .settings import Settings
 
 if TYPE_CHECKING:  # what follows a registry needs no table
@@ -80,7 +82,8 @@ class Tracking:
         local = mlflow.get_tracking_uri().startswith("sqlite:")
         where = str((LOCAL / "artifacts").absolute()) if local else None
         try:
-            return self.client.create_experiment(name, artifact_location=where)
+            kind = {"mlflow.experimentKind": "custom_model_development"}
+            return self.client.create_experiment(name, artifact_location=where, tags=kind)
         except MlflowException:  # another process was faster
             found = self.client.get_experiment_by_name(name)
             if not found:
@@ -93,7 +96,13 @@ class Tracking:
         with asked():
             experiment = self._experiment(self.name)
             self._bury(experiment)
-            here = {"host": socket.gethostname(), "pid": str(os.getpid())}
+            here = {
+                "host": socket.gethostname(),
+                "pid": str(os.getpid()),
+                "mlflow.user": getpass.getuser(),
+                "mlflow.source.name": "make train",
+                "mlflow.source.git.commit": git()[0],
+            }
             run = self.client.create_run(experiment, run_name=name, tags=here)
         try:
             yield run
@@ -150,6 +159,7 @@ class Tracking:
                 tags=self._tags(bundle),
                 await_creation_for=60,
                 model_id=model,
+                description=_description(bundle),
             )
         return str(made.version)
 
@@ -192,6 +202,12 @@ class Tracking:
             )
         self.client.update_run(run, "RUNNING")  # leaving start_run ended it, and it is not over
         return model.model_id
+
+
+def _description(bundle: Bundle) -> str:
+    m = bundle.manifest
+    values = ", ".join(f"{name} {value:.4g}" for name, value in m.metrics.items())
+    return f"{values}; trained until {m.trained_until}, at commit {m.commit[:8]}"
 
 
 def _alive(pid: int) -> bool:
