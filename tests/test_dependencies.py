@@ -39,6 +39,8 @@ def imported(folder: Path) -> set[str]:
     """The packages that Python files import, other than Python's own and the project's."""
     found = set()
     for path in folder.rglob("*.py"):
+        if path.parent.name == "scripts":  # they run apart, with tools of their own
+            continue
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Import):
                 found |= {alias.name.split(".")[0] for alias in node.names}

@@ -1,6 +1,7 @@
 """Law 7: each CI file is linted, and what it does is seen by running it: act turns the graph."""
 
 import itertools
+import json
 import os
 import re
 import subprocess
@@ -22,13 +23,14 @@ VERB = re.compile(r"make (?:-s )?([a-z]+)(?: [A-Z]+=[\w./]+)*(?: >> \"\$GITHUB_O
 SAID = re.compile(r'echo "::(?:warning|error)::.*"|exit 1')
 MAKE = """#!/bin/sh
 echo "$* VERSION=$VERSION BUNDLE=$BUNDLE URI=$MLFLOW_TRACKING_URI" >>'{log}'
+mkdir -p reports build/bundle/7
+echo '{{}}' >reports/update.json
 case "$*" in
   *train.version*) echo version=7 ;;
   *monitor.verdict*) echo verdict="{verdict}" ;;
   *cycle.version*) echo version=8 ;;
   *"{fails}"*) exit 2 ;;
 esac
-mkdir -p reports build/bundle/7
 """
 ACTION = "name: stand-in\nruns: {using: composite, steps: [{shell: bash, run: 'true'}]}\n"
 SERVER = ("--var", "MLFLOW_TRACKING_URI=http://registry.example")
@@ -108,7 +110,8 @@ def test_jobs_are_bounded_and_have_no_rights(project):
         assert workflow["concurrency"], name
         for job in workflow["jobs"].values():
             assert job["timeout-minutes"] <= 120
-            assert job["permissions"] in ({}, {"contents": "read"})
+            writes = {"issues": "write"} if name == "update.yml" else {}
+            assert job["permissions"] in ({}, {"contents": "read"} | writes)
             assert job["runs-on"] == "${{ vars.RUNNER || 'ubuntu-24.04' }}"
 
 
@@ -209,3 +212,89 @@ def test_the_cycle_is_red_when_nothing_was_watched(act):
     assert "set the variable MLFLOW_TRACKING_URI" in out
     code, calls, _ = act("schedule", "cycle.yml", *SERVER, fails="monitor")
     assert (code != 0, said(calls)) == (True, ["monitor"])
+
+
+@pytest.mark.heavy
+def test_an_update_is_made_and_then_proposed(act):
+    code, calls, out = act("schedule", "update.yml")
+    assert code == 0, out[-3000:]
+    assert said(calls) == ["update", "propose"]
+    code, calls, _ = act("schedule", "update.yml", fails="update")
+    assert (code != 0, said(calls)) == (True, ["update", "propose"])
+
+
+GH = """#!/bin/sh
+echo "$*" >>'{log}'
+case "$1 $2" in
+  "issue list") echo {open} ;;
+  "issue create") cp reports/update.md '{body}' ;;
+esac
+"""
+
+
+@pytest.fixture
+def proposing(template, tmp_path):
+    """A project with a remote and an update in its tree; what `propose` does with it."""
+    made, remote, log = tmp_path / "it", tmp_path / "remote", tmp_path / "log"
+    copy(template, made, ci="github")
+    commit(made)
+    subprocess.run(["git", "init", "--quiet", "--bare", remote], check=True)
+    subprocess.run(["git", "-C", made, "remote", "add", "origin", remote], check=True)
+    (tmp_path / "bin").mkdir()
+
+    def run(token: str, already: int = 0, **report: Any) -> tuple[int, str, str]:
+        found = {"from": "v1.0.0", "to": "v1.1.0", "changed": 1, "conflicts": [], "kept": []}
+        (made / "reports").mkdir(exist_ok=True)
+        (made / "reports/update.json").write_text(json.dumps(found | report))
+        (made / "Makefile").write_text((made / "Makefile").read_text() + "# newer\n")
+        gh = tmp_path / "bin/gh"
+        gh.write_text(GH.format(log=log, open=already, body=tmp_path / "body"))
+        gh.chmod(0o755)
+        log.write_text("")
+        own = {"PATH": f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}", "UPDATE_TOKEN": token}
+        done = subprocess.run(
+            ["make", "propose", f"RUN={BIN}/"], cwd=made, env=os.environ | own,
+            capture_output=True, text=True,
+        )  # fmt: skip
+        return done.returncode, log.read_text(), done.stdout + done.stderr
+
+    run.remote, run.body = remote, tmp_path / "body"
+    return run
+
+
+def test_with_a_token_a_branch_is_pushed_and_a_pull_request_opened(proposing):
+    code, asked, out = proposing("a-token")
+    assert code == 0, out
+    assert "pr create --head ciclo-v1.1.0 --title Update from ciclo v1.0.0 to v1.1.0" in asked
+    assert "issue" not in asked
+    shown = ["git", "-C", proposing.remote, "show", "ciclo-v1.1.0:Makefile"]
+    assert "# newer" in subprocess.run(shown, capture_output=True, text=True, check=True).stdout
+    code, asked, out = proposing("a-token")
+    assert (code, "it was proposed already" in out, "pr create" in asked) == (0, True, False)
+
+
+@pytest.mark.parametrize(
+    ("token", "report", "told"),
+    [
+        ("", {}, "had the workflow a secret UPDATE_TOKEN"),
+        ("a-token", {"conflicts": ["Makefile"]}, "to be looked at by a person: Makefile"),
+        ("a-token", {"kept": ["ci.mk"]}, "to be looked at by a person: ci.mk"),
+    ],
+    ids=["no-token", "conflict", "kept"],
+)
+def test_without_a_token_or_with_a_conflict_an_issue_shows_the_diff(proposing, token, report, told):
+    code, asked, out = proposing(token, **report)
+    assert code == 0, out
+    assert "issue create" in asked
+    assert "pr create" not in asked
+    body = proposing.body.read_text()
+    assert told in body
+    assert "+# newer" in body
+    code, asked, out = proposing(token, already=1, **report)
+    assert (code, "an open issue says so already" in out) == (0, True)
+    assert "issue create" not in asked
+
+
+def test_nothing_newer_proposes_nothing(proposing):
+    code, asked, out = proposing("a-token", changed=0)
+    assert (code, asked, "nothing to propose" in out) == (0, "", True)

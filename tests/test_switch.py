@@ -101,7 +101,7 @@ def test_whole_answer_sets_can_be_switched_under_edits(chunk, repository, tmp_pa
             raise AssertionError(f"seed {seed}, {choices}: {error}") from None
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 def test_some_of_them_quickly(seed, repository, tmp_path):
     project, fresh, edits, gone, choices = pair(repository, tmp_path, 1000 + seed)
     lives_through(project, fresh, edits, gone, *choices)
@@ -141,13 +141,13 @@ def without_keeping(project: Path, *choices: str) -> dict:
         return json.loads(module.REPORT.read_text())
 
 
-@pytest.mark.parametrize("mine", TEN, ids=lambda e: e.name)
-def test_each_of_the_ten_edits_lives_through_a_release(mine, repository, tmp_path):
-    """The release changes a line at the start and one in the middle of every file it can."""
+def test_the_ten_edits_live_through_a_release(repository, tmp_path):
+    """The release changes the first line that it can of every file that is rendered."""
     releases = shutil.copytree(repository, tmp_path / "releases")
     project = copy(releases, tmp_path / "project")
     commit(project)
-    assert mine.apply(project)
+    for mine in TEN:
+        assert mine.apply(project)
     commit(project)
     before = files(project)
     changed = 0
@@ -163,12 +163,12 @@ def test_each_of_the_ten_edits_lives_through_a_release(mine, repository, tmp_pat
     assert changed > 10
     commit(releases, "v1.1.0")
     report = make_update(project)
-    after = files(project)
     assert (report["conflicts"], report["kept"]) == ([], [])
-    touched = [path for path in before if marker(mine) in before[path]]
-    assert touched
-    for path in touched:
-        assert marker(mine) in after[path]
-        if is_yours(path):
-            assert after[path] == before[path]
+    after = files(project)
+    for mine in TEN:
+        touched = [path for path in before if marker(mine) in before[path]]
+        assert touched, mine.name
+        for path in touched:
+            assert marker(mine) in after[path], f"{mine.name}: {path}"
+            assert not is_yours(path) or after[path] == before[path]
     assert git(project, "diff", "--name-only", "--diff-filter=U") == ""
