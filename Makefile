@@ -17,7 +17,7 @@ $(READY): requirements.txt
 	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements.txt
 	@touch $@
 
-.PHONY: demo test test-fast test-full test-run lint bench variants constraints requirements clean help
+.PHONY: demo test test-fast test-full test-run lint bench variants constraints release requirements clean help
 demo: $(READY) ## the whole cycle on real flights, into DEST=build/demo
 	@.venv/bin/python demo/run.py '$(DEST)'
 
@@ -44,8 +44,12 @@ variants: $(READY) ## the matrix of variants, as JSON (COVERING=1: those that ar
 test-run: $(READY) ## one of the projects that are run: ONLY=classification-uv-onnx
 	@.venv/bin/pytest tests/test_run.py -k '$(ONLY)'
 
-constraints: $(READY) ## resolve anew what the projects are tested with
+constraints: $(READY) ## resolve anew what the projects are tested with, and test it
 	@.venv/bin/python scripts/constraints.py
+	@$(MAKE) --no-print-directory test
+
+release: $(READY) ## VERSION=1.2.0: test all, write the changelog's heading, tag
+	@.venv/bin/python scripts/release.py '$(VERSION)'
 
 requirements: $(READY) ## resolve anew what the tests need
 	@.venv/bin/uv pip compile --quiet --universal --upgrade --python-version 3.11 --generate-hashes \

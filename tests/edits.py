@@ -33,10 +33,10 @@ class Edit:
 
 
 TEN = [
-    Edit("a feature", "src/*/project/features.py", "MINE_FEATURE = 1\n"),
-    Edit("another model", "src/*/project/model.py", "MINE_MODEL = 1\n"),
-    Edit("a metric of the business's", "src/*/project/metrics.py", "MINE_METRIC = 1\n"),
-    Edit("another source or split", "src/*/project/data.py", "MINE_SOURCE = 1\n"),
+    Edit("a feature", "src/*/project/features.py", "\n\nMINE_FEATURE = 1\n"),
+    Edit("another model", "src/*/project/model.py", "\n\nMINE_MODEL = 1\n"),
+    Edit("a metric of the business's", "src/*/project/metrics.py", "\n\nMINE_METRIC = 1\n"),
+    Edit("another source or split", "src/*/project/data.py", "\n\nMINE_SOURCE = 1\n"),
     Edit("a setting", "settings.toml", "[train] # MINE_SETTING\nseed = 3\n"),
     Edit(
         "a dependency",

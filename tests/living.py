@@ -1,5 +1,6 @@
 """A rendered project that is really run: its commands, its server, its traffic."""
 
+import csv
 import json
 import os
 import re
@@ -135,3 +136,16 @@ def walk(made: Project, text: str) -> None:
                 open_.enter_context(made.running(command))
             elif command:
                 made.run(command, fails=bool(FAILS.search(line)))
+
+
+def turn(made: Project) -> None:
+    """Traffic with labels in production, which the model foresaw, and a quiet turn of the cycle."""
+    with made.running("make serve ENV=production"):
+        with (made.folder / "reports" / "example.csv").open() as file:
+            rows = [{k: v or None for k, v in row.items()} for row in csv.DictReader(file)]
+        seen = [made.ask("POST", "/predictions", {"features": row}) for row in rows]
+        made.traffic(rows * 5, [a["prediction"] for a in seen] * 5)
+    made.run("make monitor")
+    assert made.report("monitor")["verdict"] in ("ok", "warn")
+    made.run("make cycle")
+    assert made.report("cycle")["version"] == ""

@@ -5,8 +5,11 @@ from pathlib import Path
 import pytest
 from harness import PARTS, ROOT, commit, git, snapshot
 
-SUPPORTED = {"v0.1.0": "7a2554969d457f468a3b31cf0bae7bcd2f3aed29"}
-"""Each with its commit, so that a clone without the tags can be given them."""
+FIRST = {"v0.0.1": "7a2554969d457f468a3b31cf0bae7bcd2f3aed29"}
+"""Before the first tag: the first commit that had tests."""
+TAGS = git(ROOT, "tag", "--list", "v*", "--sort", "version:refname").split()
+SUPPORTED = [*FIRST, *(tag for tag in TAGS if tag not in FIRST)]
+"""Every release that is supported, oldest first."""
 
 
 def history(to: Path, data: bool = False) -> Path:
@@ -18,9 +21,8 @@ def history(to: Path, data: bool = False) -> Path:
     if shallow:
         pytest.fail("this clone is shallow: the releases are not in it; fetch with full history")
     git(ROOT, "clone", "--quiet", "--no-local", str(ROOT), str(to))
-    for tag, made in SUPPORTED.items():
-        if tag not in git(to, "tag").split():
-            git(to, "tag", tag, made)
+    for tag, made in FIRST.items():
+        git(to, "tag", tag, made)
     for part in PARTS:
         git(to, "rm", "--quiet", "-r", part)
     snapshot(to, data)

@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 import yaml
-from harness import ROOT, commit, copy
+from harness import ROOT, commit, copy, edit, snapshot
 from living import Project, blocks
 from variants import AXES, QUESTIONS, choices
 
@@ -101,6 +101,50 @@ def test_start_by_the_words_of_the_page(tmp_path):
                 assert made.ask("POST", "/predictions", example)["version"] == "1"
         else:
             made.run(command)
+
+
+@pytest.mark.heavy
+def test_update_by_the_words_of_the_page(tmp_path):
+    """docs/update.md: an update, another answer, a conflict that is solved, and the way back."""
+    template = snapshot(tmp_path / "template", data=True)
+    commit(template, "v1.0.0")
+    folder = copy(template, tmp_path / "project")
+    commit(folder)
+    made = Project(folder, PYTEST_ADDOPTS="-k test_settings")
+    made.run("make lock")
+    commit(folder)
+    makefile, ready = template / "template/Makefile.jinja", "READY := .venv/.ready"
+    with (template / "template/constraints.txt").open("a") as file:
+        file.write("# newer\n")
+    commit(template, "v1.1.0")
+    update, choice, solved, back = blocks((ROOT / "docs" / "update.md").read_text(), "sh")
+
+    said = made.run(update)
+    assert "v1.0.0 to v1.1.0" in said
+    assert "passed" in said, "it runs the checks"
+    commit(folder)
+    made.run(choice)
+    assert "MIT License" in (folder / "LICENSE").read_text()
+    commit(folder)
+
+    edit(folder / "Makefile", ready, "READY := .venv/.mine")
+    commit(folder)
+    edit(makefile, ready, "READY := .venv/.theirs")
+    commit(template, "v1.2.0")
+    before = (folder / "Makefile").read_text()
+    assert "conflict: Makefile" in made.run(update, fails=True)
+    made.run(back)
+    assert (folder / "Makefile").read_text() == before
+    assert not made.run("git status --porcelain").strip()
+
+    made.run(update, fails=True)
+    made.run("git checkout --quiet --theirs Makefile")
+    assert ".venv/.theirs" in (folder / "Makefile").read_text()
+    edit(folder / "Makefile", "READY := .venv/.theirs", ready)
+    for command in solved.splitlines():
+        made.run(command)
+    assert not made.run("git status --porcelain").strip()
+    assert "v1.2.0 is the newest version" in made.run(update)
 
 
 @pytest.mark.heavy

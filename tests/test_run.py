@@ -4,7 +4,7 @@ import random
 import shutil
 
 import pytest
-from living import blocks, project, walk
+from living import blocks, project, turn, walk
 from variants import covering
 
 OWN = "## Use your own data"
@@ -24,20 +24,7 @@ def test_a_project_lives_by_its_readme(answers, tmp_path):
     made.run("make check")
     assert not made.run("git status --porcelain --untracked-files=all -- . ':!locks'").strip()
 
-    # Traffic with labels in production: now the monitor has something to say.
-    examples = made.folder / "reports" / "example.json"
-    assert examples.exists()
-    with made.running("make serve ENV=production"):
-        import csv
-
-        with (made.folder / "reports" / "example.csv").open() as file:
-            rows = [{k: v or None for k, v in row.items()} for row in csv.DictReader(file)]
-        seen = [made.ask("POST", "/predictions", {"features": row}) for row in rows]
-        made.traffic(rows * 5, [a["prediction"] for a in seen] * 5)
-    made.run("make monitor")
-    assert made.report("monitor")["verdict"] in ("ok", "warn")
-    made.run("make cycle")
-    assert made.report("cycle")["version"] == ""
+    turn(made)
 
 
 @pytest.mark.heavy

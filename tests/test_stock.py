@@ -2,16 +2,27 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
+import pytest
 import yaml
-from harness import commit, edit, files, git, snapshot
+from harness import ROOT, commit, edit, files, git, snapshot
+
+SETTINGS = yaml.safe_load((ROOT / "copier.yml").read_text())
+OLDEST = f"copier=={SETTINGS['_min_copier_version']}.0"
+UV = Path(sys.executable).with_name("uv")
+COPIERS = {
+    "newest": [sys.executable, "-m", "copier"],
+    "oldest": [str(UV), "tool", "run", "--quiet", "--from", OLDEST, "copier"],
+}
 
 
-def test_copy_and_update_by_the_command_line(tmp_path):
+@pytest.mark.parametrize(
+    "which", ["newest", pytest.param("oldest", marks=pytest.mark.heavy)], ids=str
+)
+def test_copy_and_update_by_the_command_line(which, tmp_path):
     def copier(*command: str) -> str:
-        done = subprocess.run(
-            [sys.executable, "-m", "copier", *command], capture_output=True, text=True
-        )
+        done = subprocess.run([*COPIERS[which], *command], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         return done.stderr
 
@@ -30,6 +41,19 @@ def test_copy_and_update_by_the_command_line(tmp_path):
     assert "make check" in told
     changed = [line[3:] for line in git(project, "status", "--porcelain").splitlines()]
     assert changed == [".copier-answers.yml", "Makefile"]
+    commit(project)
+
+    copier("update", "--defaults", "--vcs-ref", ":current:", "--data", "ci=none", str(project))
+    assert not (project / ".github").exists()
+    commit(project)
+    edit(template / "copier.yml", 'default: "{}"}', "default: '{ci: {none: choose github}}'}")
+    commit(template, "v1.2.0")
+    refused = subprocess.run(
+        [*COPIERS[which], "update", "--defaults", str(project)], capture_output=True, text=True
+    )
+    assert refused.returncode != 0
+    assert "ci=none is retired: choose github" in refused.stderr
+    assert git(project, "status", "--porcelain") == ""
 
 
 def test_a_name_that_renders_to_a_dot_leaves_the_path(tmp_path):

@@ -1,0 +1,66 @@
+"""Makes a release: `make release VERSION=1.2.0`.
+
+It refuses a tree that is not clean, not on main, or that any test fails on. The version is written
+in one place, the heading of CHANGELOG.md, and in git as the tag that Copier reads.
+"""
+
+import re
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+CHANGELOG = Path("CHANGELOG.md")
+NEXT = "## Unreleased\n"
+TODO = "**To do**"
+
+
+class Refused(Exception):
+    """Why there is no release, and what to do."""
+
+
+def git(*command: str) -> str:
+    """What a git command says."""
+    done = subprocess.run(["git", *command], check=True, capture_output=True, text=True)
+    return done.stdout
+
+
+def number(version: str) -> tuple[int, ...]:
+    """A version as numbers; raises Refused for what is none."""
+    if not re.fullmatch(r"(0|[1-9]\d*)(\.(0|[1-9]\d*)){2}", version):
+        raise Refused(f"VERSION={version}: is no version; use three numbers, such as 1.2.0")
+    return tuple(map(int, version.split(".")))
+
+
+def release(version: str) -> None:
+    """Tests, writes and tags a version; raises Refused, and then nothing has changed."""
+    new = number(version)
+    if dirty := git("status", "--porcelain"):
+        raise Refused(f"the tree is not clean ({dirty.splitlines()[0].strip()}); commit first")
+    if (branch := git("branch", "--show-current").strip()) != "main":
+        raise Refused(f"this is {branch or 'no branch'}; releases are made on main")
+    tags = [tag[1:] for tag in git("tag", "--list", "v*").split()]
+    last = max((number(tag) for tag in tags), default=(0, 0, 0))
+    if new <= last:
+        raise Refused(f"VERSION={version}: must be above {'.'.join(map(str, last))}")
+    text = CHANGELOG.read_text()
+    _, found, rest = text.partition(NEXT)
+    changes = rest.partition("\n## ")[0].strip()
+    if not found or not changes:
+        raise Refused(f"{CHANGELOG}: nothing stands under {NEXT.strip()!r}; say what changed")
+    if new[0] > last[0] and last > (0, 0, 0) and TODO not in changes:
+        raise Refused(f"{CHANGELOG}: a major version says what a team must do, under {TODO!r}")
+    if subprocess.run(["make", "test-full"]).returncode:
+        raise Refused("`make test-full` failed; nothing was written")
+    heading = f"## {version} ({datetime.now(UTC):%Y-%m-%d})\n"
+    CHANGELOG.write_text(text.replace(NEXT, heading, 1))
+    git("commit", "--quiet", "--message", f"Release {version}", str(CHANGELOG))
+    git("tag", "--annotate", f"v{version}", "--message", f"Release {version}")
+    print(f"v{version} is made; publish it: git push origin main v{version}")
+
+
+if __name__ == "__main__":
+    try:
+        release(*sys.argv[1:2] or [""])
+    except Refused as error:
+        sys.exit(f"error: {error}")
