@@ -252,6 +252,7 @@ def proposing(template, tmp_path):
         gh.chmod(0o755)
         log.write_text("")
         own = {"PATH": f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}", "UPDATE_TOKEN": token}
+        own |= {"MAKELEVEL": "1"}  # as under a make of somebody's
         done = subprocess.run(
             ["make", "propose", f"RUN={BIN}/"], cwd=made, env=os.environ | own,
             capture_output=True, text=True,

@@ -2,7 +2,7 @@
 # with the diff. The token of a workflow may not push workflow files, so it takes one of the team's.
 set -eu
 
-value() { make -s show WHAT="update.$1" | cut -d= -f2-; }
+value() { make -s --no-print-directory show WHAT="update.$1" | cut -d= -f2-; }
 
 test -f reports/update.json || {
     echo "error: reports/update.json is not there; run \`make update\` first" >&2
