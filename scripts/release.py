@@ -13,6 +13,7 @@ from pathlib import Path
 CHANGELOG = Path("CHANGELOG.md")
 NEXT = "## Unreleased\n"
 TODO = "**To do**"
+VERSION = re.compile(r"(0|[1-9]\d*)(\.(0|[1-9]\d*)){2}")
 
 
 class Refused(Exception):
@@ -27,7 +28,7 @@ def git(*command: str) -> str:
 
 def number(version: str) -> tuple[int, ...]:
     """A version as numbers; raises Refused for what is none."""
-    if not re.fullmatch(r"(0|[1-9]\d*)(\.(0|[1-9]\d*)){2}", version):
+    if not VERSION.fullmatch(version):
         raise Refused(f"VERSION={version}: is no version; use three numbers, such as 1.2.0")
     return tuple(map(int, version.split(".")))
 
@@ -39,8 +40,9 @@ def release(version: str) -> None:
         raise Refused(f"the tree is not clean ({dirty.splitlines()[0].strip()}); commit first")
     if (branch := git("branch", "--show-current").strip()) != "main":
         raise Refused(f"this is {branch or 'no branch'}; releases are made on main")
-    tags = [tag[1:] for tag in git("tag", "--list", "v*").split()]
+    tags = [tag[1:] for tag in git("tag", "--list", "v*").split() if VERSION.fullmatch(tag[1:])]
     last = max((number(tag) for tag in tags), default=(0, 0, 0))
+    tested = git("rev-parse", "HEAD")
     if new <= last:
         raise Refused(f"VERSION={version}: must be above {'.'.join(map(str, last))}")
     text = CHANGELOG.read_text()
@@ -52,6 +54,8 @@ def release(version: str) -> None:
         raise Refused(f"{CHANGELOG}: a major version says what a team must do, under {TODO!r}")
     if subprocess.run(["make", "test-full"]).returncode:
         raise Refused("`make test-full` failed; nothing was written")
+    if git("rev-parse", "HEAD") != tested or git("status", "--porcelain"):
+        raise Refused("the tree is not what was tested any more; nothing was written")
     heading = f"## {version} ({datetime.now(UTC):%Y-%m-%d})\n"
     CHANGELOG.write_text(text.replace(NEXT, heading, 1))
     git("commit", "--quiet", "--message", f"Release {version}", str(CHANGELOG))

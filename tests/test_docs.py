@@ -66,6 +66,16 @@ def test_the_comparison_says_nothing_of_what_is_not_there():
         assert missing in offered or missing not in (ROOT / "README.md").read_text().lower()
 
 
+def test_every_command_of_the_front_page_is_run_somewhere():
+    """Its commands are those of the pages that the tests walk, or the repository's own verbs."""
+    pages = [(ROOT / "docs" / name).read_text() for name in ("start.md", "update.md")]
+    run = {line for page in pages for line in "".join(blocks(page, "sh")).splitlines()}
+    own = {"make demo", "make test", "make test-fast"}
+    for page in ("README.md", "CONTRIBUTING.md"):
+        for line in "".join(blocks((ROOT / page).read_text(), "sh")).splitlines():
+            assert line in run | own, f"{page}: {line}"
+
+
 def test_every_action_is_pinned():
     found = [
         *ROOT.glob(".github/workflows/*.yml"),
@@ -163,3 +173,5 @@ def test_the_demo(tmp_path):
         assert (tmp_path / "demo" / "reports" / "demo" / name).stat().st_size > 10_000
     left = Project(tmp_path / "demo")
     assert "production" in left.run("make status"), "the project can be gone on with"
+    left.run("make train")
+    assert "quiet" in (tmp_path / "demo" / "reports" / "demo" / "demo.html").read_text()

@@ -6,6 +6,7 @@ Without an engine the tests are left out, but in CI (CI=true) that is a failure.
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from harness import copy
 from living import Project, free_port, project
 from variants import variants
@@ -122,6 +124,51 @@ def test_the_image_is_small_and_has_no_rights(image):
     assert "train" in job
     base = docker("history", "--format", "{{.Size}} {{.CreatedBy}}", served)
     print(f"{served}: {facts['Size'] / 1e6:.0f} MB\n{base}")
+
+
+RECORD = """#!/bin/sh
+printf '%s\\n' "$@" >>'{log}'
+"""
+
+
+def test_what_a_closed_network_needs_reaches_the_build(template, tmp_path):
+    """Index and certificates as secrets, the proxy by its name, the base and the engine."""
+    made, log = copy(template, tmp_path / "it"), tmp_path / "log"
+    (made / "locks").mkdir()
+    for name in ("dev", "job", "serve"):
+        (made / "locks" / f"{name}.txt").touch()
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    (tools / "podman").write_text(RECORD.format(log=log))
+    (tools / "podman").chmod(0o755)
+    own = {
+        "PATH": f"{tools}{os.pathsep}{os.environ['PATH']}",
+        "PIP_INDEX_URL": "https://me:secret@index.example/simple",
+        "PIP_CERT": "/etc/ssl/own.pem",
+        "HTTPS_PROXY": "http://proxy.example:3128",
+    }
+    command = ["make", "image", "ENGINE=podman", "BASE=registry.example/python:3.13"]
+    done = subprocess.run(command, cwd=made, env=os.environ | own, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    asked = log.read_text().splitlines()
+    for wanted in ("BASE=registry.example/python:3.13", "HTTPS_PROXY",
+                   "id=index,env=PIP_INDEX_URL", "id=ca,src=/etc/ssl/own.pem"):  # fmt: skip
+        assert asked.count(wanted) == 2, wanted
+    assert "secret@" not in log.read_text()
+
+
+def test_compose_starts_each_when_what_it_needs_is_healthy_and_says_its_variables(renders):
+    for folder in renders.values():
+        text = (folder / "compose.yaml").read_text()
+        services = yaml.safe_load(text)["services"]
+        images = (folder / "Dockerfile").read_text()
+        for name, service in services.items():
+            for needed, how in service.get("depends_on", {}).items():
+                assert how == {"condition": "service_healthy"}, name
+                assert "healthcheck" in services[needed] or "HEALTHCHECK" in images, needed
+        told = (folder / ".env.example").read_text()
+        for variable in set(re.findall(r"\$\{([A-Z_]+)", text)) - {"IMAGE"}:
+            assert re.search(rf"^#?{variable}=", told, re.MULTILINE), variable
 
 
 @pytest.mark.heavy

@@ -59,6 +59,7 @@ def process(project: Path, *choices: str) -> subprocess.Popen[str]:
 
 def refused(project: Path, *choices: str) -> str:
     """What it says when it refuses; nothing changes, and it is one line."""
+    (project / "reports/update.json").unlink(missing_ok=True)  # what it said before
     before = files(project)
     code, said = update(project, *choices)
     assert code == 1
@@ -117,7 +118,7 @@ def test_an_answer_changed_by_hand_is_refused_with_the_command_that_changes_it(p
     commit(project)
     said = refused(project)
     assert "ci was changed by hand" in said
-    assert "make update CHOICE='ci=none'" in said
+    assert "make update CHOICE=ci=none" in said
 
 
 @pytest.mark.parametrize(
@@ -134,11 +135,92 @@ def test_a_choice_that_is_none_is_refused(choice, said, project):
     assert said in refused(project, choice)
 
 
+@pytest.mark.parametrize(
+    ("do", "said"),
+    [
+        ("git config status.showUntrackedFiles no; touch mine", "1 files are not committed"),
+        ("git update-index --skip-worktree env.mk", "git does not look at env.mk"),
+        ("git update-index --assume-unchanged env.mk", "git does not look at env.mk"),
+        ("echo env.mk >.git/info/exclude", "env.mk is committed, and ignored too"),
+        ("git rm -q --cached env.mk; echo /env.mk >>.gitignore; git add .gitignore; "
+         "git commit -qm x", "env.mk lies here and ciclo renders it"),
+        ("mkdir -p var; touch var/mine.rej", "var/mine.rej"),
+    ],
+)  # fmt: skip
+def test_what_git_could_not_bring_back_is_refused(do, said, project):
+    who = {f"GIT_{role}_{part}": "a" for role in ("AUTHOR", "COMMITTER")
+           for part in ("NAME", "EMAIL")}  # fmt: skip
+    subprocess.run(do, shell=True, cwd=project, check=True, env=os.environ | who)
+    before = git(project, "status", "--porcelain", "--untracked-files=all")
+    assert said in refused(project)
+    assert git(project, "status", "--porcelain", "--untracked-files=all") == before
+
+
+def test_a_project_that_a_larger_repository_ignores_is_refused(releases, tmp_path):
+    whole = tmp_path / "whole"
+    project = copy(releases, whole / "build" / "project", "v1.0.0")
+    (whole / ".gitignore").write_text("build/\n")
+    commit(whole)
+    assert "this folder is ignored" in refused(project)
+
+
+def test_an_answer_that_is_so_already_changes_nothing(project):
+    assert update(project, "ci=github") == (0, "ci=github is so already; nothing changed\n")
+
+
+def test_a_failure_after_the_merge_brings_everything_back(project, monkeypatch):
+    with (project / ".github/workflows/cycle.yml").open("a") as file:
+        file.write("# mine\n")
+    commit(project)
+    before = files(project)
+    module = script("update", project / "scripts")
+    real = module.git
+
+    def full(*command: str) -> str:
+        if command[0] == "checkout":
+            raise OSError("no space left")
+        return real(*command)
+
+    monkeypatch.setattr(module, "git", full)
+    monkeypatch.chdir(project)
+    with pytest.raises(module.Stop, match="nothing was changed: no space left"):
+        module.main()
+    assert files(project) == before
+    assert git(project, "status", "--porcelain") == ""
+
+
+def test_a_lock_of_git_that_was_left_is_named(project, monkeypatch):
+    module = script("update", project / "scripts")
+    monkeypatch.chdir(project)
+
+    def killed(*_: object, **__: object) -> None:
+        (project / ".git/index.lock").touch()
+        raise OSError("killed")
+
+    monkeypatch.setattr(module.copier, "run_update", killed)
+    with pytest.raises(module.Stop, match=r"index\.lock.*git restore"):
+        module.main()
+
+
+def test_a_name_changed_by_hand_has_one_way_out(project):
+    edit(project / ANSWERS, "\nname: flight-delays", "\nname: other")
+    commit(project)
+    assert refused(project).endswith("put it back and commit\n")
+
+
+def test_quotes_reach_the_answer_as_they_are(project):
+    done = subprocess.run(
+        ["make", "--no-print-directory", "update", "CHOICE=author=O'Brien & $5 \"é\"", "UV=echo"],
+        cwd=project, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.stdout.splitlines()[0].endswith('update.py author=O\'Brien & $5 "é"')
+
+
 def test_a_template_that_moved_is_named_and_found_again(project, releases):
     moved = releases.rename(releases.with_name("moved"))
     said = refused(project)
     assert str(releases) in said
-    assert "write its new address as _src_path" in said
+    assert "write its new address (a full one) as _src_path" in said
     edit(project / ANSWERS, f"\n_src_path: {releases}", f"\n_src_path: {moved}")
     commit(project)
     assert update(project)[0] == 0

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
-from harness import commit, copy
+from harness import ROOT, commit, copy
 from variants import AXES
 
 BIN = Path(sys.executable).parent
@@ -20,11 +20,11 @@ PINNED = re.compile(
     r"uses: (\./\.github/actions/[a-z]+|[\w.-]+/[\w.-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+)$"
 )
 VERB = re.compile(r"make (?:-s )?([a-z]+)(?: [A-Z]+=[\w./]+)*(?: >> \"\$GITHUB_OUTPUT\")?")
-SAID = re.compile(r'echo "::(?:warning|error)::.*"|exit 1')
+SAID = re.compile(r'echo "::(?:warning|error)::.*"|exit 1|python3 \.github/propose\.py')
 MAKE = """#!/bin/sh
 echo "$* VERSION=$VERSION BUNDLE=$BUNDLE URI=$MLFLOW_TRACKING_URI" >>'{log}'
 mkdir -p reports build/bundle/7
-echo '{{}}' >reports/update.json
+echo '{{"changed": 0, "to": "v1"}}' >reports/update.json
 case "$*" in
   *train.version*) echo version=7 ;;
   *monitor.verdict*) echo verdict="{verdict}" ;;
@@ -94,6 +94,18 @@ def test_jobs_call_make_verbs_only(project):
                 assert call[1] in verbs, line
 
 
+def test_what_is_not_registered_is_named_so(project):
+    kept = [s["with"]["name"] for s in steps(project) if "upload-artifact" in s.get("uses", "")]
+    named = "${{ env.MLFLOW_TRACKING_URI != '' && 'bundle' || 'bundle-not-registered' }}"
+    assert named in kept
+
+
+def test_our_own_workflows_are_sound_too():
+    own = [str(path) for path in ROOT.glob(".github/workflows/*.yml")]
+    lint("check-jsonschema", "--builtin-schema", "vendor.github-workflows", *own)
+    lint("zizmor", "--offline", "--quiet", str(ROOT / ".github"))
+
+
 def test_actions_are_pinned_and_keep_no_token(project):
     for path in (project / ".github").rglob("*.yml"):
         for line in path.read_text().splitlines():
@@ -108,7 +120,10 @@ def test_jobs_are_bounded_and_have_no_rights(project):
     for name, workflow in workflows(project).items():
         assert workflow["permissions"] == {}, name
         assert workflow["concurrency"], name
-        for job in workflow["jobs"].values():
+        for key, job in workflow["jobs"].items():
+            promotes = [re.search(r"promote ENV=(\w+)", str(s.get("run"))) for s in job["steps"]]
+            for found in filter(None, promotes):
+                assert job["environment"] == key == found[1], "its approval is the provider's"
             assert job["timeout-minutes"] <= 120
             writes = {"issues": "write"} if name == "update.yml" else {}
             assert job["permissions"] in ({}, {"contents": "read"} | writes)
@@ -218,15 +233,19 @@ def test_the_cycle_is_red_when_nothing_was_watched(act):
 def test_an_update_is_made_and_then_proposed(act):
     code, calls, out = act("schedule", "update.yml")
     assert code == 0, out[-3000:]
-    assert said(calls) == ["update", "propose"]
-    code, calls, _ = act("schedule", "update.yml", fails="update")
-    assert (code != 0, said(calls)) == (True, ["update", "propose"])
+    assert said(calls) == ["update"]
+    assert "there is nothing to propose" in out
+    code, calls, out = act("schedule", "update.yml", fails="update")
+    assert (code != 0, said(calls)) == (True, ["update"])
+    assert "there is nothing to propose" in out, "it is proposed though the update left work"
 
 
 GH = """#!/bin/sh
-echo "$*" >>'{log}'
+echo "$GH_TOKEN: $*" >>'{log}'
 case "$1 $2" in
-  "issue list") echo {open} ;;
+  "pr create") exit {fails} ;;
+  "pr list") echo "{proposed}" ;;
+  "issue list") echo "{open}" ;;
   "issue create") cp reports/update.md '{body}' ;;
 esac
 """
@@ -242,19 +261,20 @@ def proposing(template, tmp_path):
     subprocess.run(["git", "-C", made, "remote", "add", "origin", remote], check=True)
     (tmp_path / "bin").mkdir()
 
-    def run(token: str, already: int = 0, **report: Any) -> tuple[int, str, str]:
+    def run(token: str, report: Any = (), **gh: Any) -> tuple[int, str, str]:
         found = {"from": "v1.0.0", "to": "v1.1.0", "changed": 1, "conflicts": [], "kept": []}
         (made / "reports").mkdir(exist_ok=True)
-        (made / "reports/update.json").write_text(json.dumps(found | report))
+        (made / "reports/update.json").write_text(json.dumps(found | dict(report)))
         (made / "Makefile").write_text((made / "Makefile").read_text() + "# newer\n")
-        gh = tmp_path / "bin/gh"
-        gh.write_text(GH.format(log=log, open=already, body=tmp_path / "body"))
-        gh.chmod(0o755)
+        (made / "new.txt").write_text("a new file\n")
+        says = {"fails": 0, "proposed": "", "open": "", "log": log, "body": tmp_path / "body"} | gh
+        (tmp_path / "bin/gh").write_text(GH.format(**says))
+        (tmp_path / "bin/gh").chmod(0o755)
         log.write_text("")
-        own = {"PATH": f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}", "UPDATE_TOKEN": token}
-        own |= {"MAKELEVEL": "1"}  # as under a make of somebody's
+        own = {"PATH": f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}"}
+        own |= {"UPDATE_TOKEN": token, "GH_TOKEN": "workflow"}
         done = subprocess.run(
-            ["make", "propose", f"RUN={BIN}/"], cwd=made, env=os.environ | own,
+            [sys.executable, ".github/propose.py"], cwd=made, env=os.environ | own,
             capture_output=True, text=True,
         )  # fmt: skip
         return done.returncode, log.read_text(), done.stdout + done.stderr
@@ -264,38 +284,42 @@ def proposing(template, tmp_path):
 
 
 def test_with_a_token_a_branch_is_pushed_and_a_pull_request_opened(proposing):
-    code, asked, out = proposing("a-token")
-    assert code == 0, out
-    assert "pr create --head ciclo-v1.1.0 --title Update from ciclo v1.0.0 to v1.1.0" in asked
-    assert "issue" not in asked
+    for _ in range(2):  # the second time as after a run that was killed
+        code, asked, out = proposing("team")
+        assert code == 0, out
+        made = "team: pr create --head ciclo-v1.1.0 --title Update from ciclo v1.0.0 to v1.1.0"
+        assert made in asked
+        assert "issue" not in asked
     shown = ["git", "-C", proposing.remote, "show", "ciclo-v1.1.0:Makefile"]
     assert "# newer" in subprocess.run(shown, capture_output=True, text=True, check=True).stdout
-    code, asked, out = proposing("a-token")
-    assert (code, "it was proposed already" in out, "pr create" in asked) == (0, True, False)
+    code, asked, out = proposing("team", proposed="https://example/1")
+    assert (code, "was proposed already" in out, "pr create" in asked) == (0, True, False)
 
 
 @pytest.mark.parametrize(
-    ("token", "report", "told"),
+    ("token", "report", "gh", "told"),
     [
-        ("", {}, "had the workflow a secret UPDATE_TOKEN"),
-        ("a-token", {"conflicts": ["Makefile"]}, "to be looked at by a person: Makefile"),
-        ("a-token", {"kept": ["ci.mk"]}, "to be looked at by a person: ci.mk"),
+        ("", {}, {}, "had the workflow the secret UPDATE_TOKEN"),
+        ("team", {"conflicts": ["Makefile"]}, {}, "for a person to look at: Makefile"),
+        ("team", {"kept": ["deploy.mk"]}, {}, "for a person to look at: deploy.mk"),
+        ("team", {}, {"fails": 1}, "No pull request could be opened: `gh pr create` failed"),
     ],
-    ids=["no-token", "conflict", "kept"],
+    ids=["no-token", "conflict", "kept", "refused"],
 )
-def test_without_a_token_or_with_a_conflict_an_issue_shows_the_diff(proposing, token, report, told):
-    code, asked, out = proposing(token, **report)
+def test_else_an_issue_shows_the_diff(proposing, token, report, gh, told):
+    code, asked, out = proposing(token, report, **gh)
     assert code == 0, out
-    assert "issue create" in asked
-    assert "pr create" not in asked
+    assert "workflow: issue create" in asked
     body = proposing.body.read_text()
     assert told in body
-    assert "+# newer" in body
-    code, asked, out = proposing(token, already=1, **report)
+    if not gh:
+        assert "+# newer" in body
+        assert "+a new file" in body
+    code, asked, out = proposing(token, report, open="https://example/2", **gh)
     assert (code, "an open issue says so already" in out) == (0, True)
     assert "issue create" not in asked
 
 
 def test_nothing_newer_proposes_nothing(proposing):
-    code, asked, out = proposing("a-token", changed=0)
+    code, asked, out = proposing("team", {"changed": 0})
     assert (code, asked, "nothing to propose" in out) == (0, "", True)

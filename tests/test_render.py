@@ -5,6 +5,7 @@ import re
 import sys
 import tomllib
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -12,7 +13,7 @@ import jinja2
 import pytest
 import yaml
 from harness import ROOT, copy, files
-from variants import AXES, QUESTIONS, choices, key, variants
+from variants import AXES, QUESTIONS, choices, covering, key, variants
 
 PARSERS: dict[str, Callable[[str], Any]] = {
     ".json": json.loads,
@@ -50,6 +51,19 @@ def test_nothing_of_jinja_is_left(distinct):
         if suffix != ".parquet":
             found = LEFT.search(content.decode())
             assert not found, f"{where}: {found}"
+
+
+def test_no_line_ends_in_a_blank(distinct):
+    for (suffix, content), where in distinct.items():
+        if suffix != ".parquet" and not where.endswith(".copier-answers.yml"):
+            assert not re.search(rb"[ \t]\n", content), where
+
+
+def test_the_matrix_is_json(run):
+    command = [sys.executable, str(ROOT / "tests" / "variants.py")]
+    found = json.loads(run(*command, cwd=ROOT))
+    assert {tuple(v[name] for name in AXES) for v in found} == set(product(*AXES.values()))
+    assert len(json.loads(run(*command, "--covering", cwd=ROOT))) == len(covering())
 
 
 def test_texts_end_in_one_newline(distinct):

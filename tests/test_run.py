@@ -23,8 +23,21 @@ def test_a_project_lives_by_its_readme(answers, tmp_path):
         made.environment["PYTEST_ADDOPTS"] = "-m 'not slow'"
     made.run("make check")
     assert not made.run("git status --porcelain --untracked-files=all -- . ':!locks'").strip()
+    if answers == covering()[0]:
+        said = made.run("make capacity LOAD_CAPACITY_SECONDS=2 LOAD_CAPACITY_STEPS=2")
+        assert made.report("capacity")["rate"] > 0, said
+        doctor(made)
 
     turn(made)
+
+
+def doctor(made) -> None:
+    """It is content with a project that works, and names what does not."""
+    assert "registry" in made.run("make doctor")
+    made.environment["MLFLOW_TRACKING_URI"] = "http://127.0.0.1:9"
+    said = made.run("make doctor", fails=True)
+    assert "http://127.0.0.1:9" in said
+    del made.environment["MLFLOW_TRACKING_URI"]
 
 
 @pytest.mark.heavy

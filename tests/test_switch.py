@@ -136,7 +136,14 @@ def without_keeping(project: Path, *choices: str) -> dict:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(project)
         module = script("update")
-        patch.setattr(module, "keep_edited", lambda _: [])
+        real = module.merge
+
+        def forgetful(data: dict[str, str], old: Path) -> list[str]:
+            for name in real(data, old):
+                Path(name).unlink()
+            return []
+
+        patch.setattr(module, "merge", forgetful)
         module.main(*choices)
         return json.loads(module.REPORT.read_text())
 

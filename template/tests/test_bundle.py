@@ -50,6 +50,14 @@ def test_a_missing_file_is_refused(copy: Path, name: str) -> None:
         bundles.load(copy)
 
 
+@pytest.mark.parametrize("name", ["examples.json", "reference.json", package("predictor").FILE])
+def test_a_manifest_that_leaves_a_file_out_is_refused(copy: Path, name: str) -> None:
+    rewrite(copy, "manifest.json", lambda m: m["files"].pop(name))
+    (copy / name).unlink()
+    with pytest.raises(BundleError, match=f"names no {name}"):
+        bundles.load(copy)
+
+
 def test_examples_that_are_not_reproduced_are_refused(copy: Path) -> None:
     def change(examples):
         expected = examples[0]["expected"]

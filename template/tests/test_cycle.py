@@ -104,17 +104,29 @@ def test_production_is_left_to_people_unless_they_say_so(known) -> None:
     assert known.alias("production") == "1"
 
 
-@pytest.mark.parametrize("where", ["train", "promote"])
-def test_a_killed_turn_is_run_again(known, monkeypatch, where: str) -> None:
+@pytest.mark.parametrize(
+    ("where", "passed"),
+    [("train", 0), ("promote", 0), ("promote", 1), ("promote", 2), ("tag", 0), ("tag", 1)],
+)
+def test_a_killed_turn_is_run_again(known, monkeypatch, where: str, passed: int) -> None:
+    """Before the training, before each promotion, and before the answer is noted."""
     happen(6, right=0.0)
+    holder = known if where == "tag" else cycle
+    real, calls = getattr(holder, where), []
 
-    def die(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
+    def die(*arguments: object, **named: object) -> object:
+        calls.append(1)
+        if len(calls) > passed:
+            raise KeyboardInterrupt
+        return real(*arguments, **named)
 
     with monkeypatch.context() as patch:
-        patch.setattr(cycle, where, die)
+        patch.setattr(holder, where, die)
         with pytest.raises(KeyboardInterrupt):
             cycle.turn(kept(margin=-1e9), known)
     done = cycle.turn(kept(margin=-1e9), known)
-    assert done.promoted == ["test", "staging", "production"]
+    if (where, passed) == ("tag", 1):  # all was done but to note it: now version 2 is watched
+        assert (known.alias("production"), done.version) == ("2", "")
+    else:
+        assert done.promoted == ["test", "staging", "production"]
     assert not known.moves("production", closed=False)

@@ -1,11 +1,15 @@
 """Data comes in by any door, is checked row by row, and stays as it was."""
 
+import os
 import sqlite3
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from . import package
+from . import NAME, package
 
 data = package("data")
 features = package("project.features")
@@ -44,7 +48,8 @@ def test_every_source_gives_the_same_columns(project, sample) -> None:
             np.testing.assert_array_equal(column, other[name], err_msg=name)
 
 
-def test_rows_that_break_the_contract_are_counted_and_shown(project, sample) -> None:
+def test_rows_that_break_the_contract_are_counted_and_shown(project, sample, monkeypatch) -> None:
+    monkeypatch.setattr(data, "CHUNK", 10)  # the bad rows stand in several chunks
     numbers = [n for n, k in package("contract").KINDS.items() if k == "number"]
     if not numbers:
         pytest.skip("the contract has no number to break")
@@ -168,6 +173,38 @@ def test_a_missing_target_is_named(project, sample) -> None:
     sample.drop(columns=list(raw)).to_parquet("unlabelled.parquet", index=False)
     with pytest.raises(UserError, match=r"has no column"):
         data.snapshot(settings_for("unlabelled.parquet"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("nowhere.csv", None, "no such file"),
+        ("empty.csv", b"", "cannot be read"),
+        ("binary.csv", bytes(range(256)), ""),
+        ("binary.parquet", bytes(range(256)), "cannot be read"),
+        ("header.csv", b"a,b\n", "holds no rows"),
+    ],
+)
+def test_a_command_ends_with_one_line_and_an_error(project, name, content, said) -> None:
+    if content is not None:
+        Path(name).write_bytes(content)
+    command = [sys.executable, "-m", NAME, "data"]
+    done = subprocess.run(
+        command, env=os.environ | {"DATA_URI": name}, capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: {name}")
+    assert done.stderr.count("\n") == 1
+    assert said in done.stderr
+
+
+def test_rows_come_in_order_of_time_and_the_newest_judge(project, sample) -> None:
+    frame = data.snapshot(settings_for("rows.parquet")).read()
+    at = frame[features.TIME or data.ARRIVAL]
+    assert at.is_monotonic_increasing
+    early, late = package("project.data").split(frame, 0.2)
+    assert at[early.index].max() <= at[late.index].min()
 
 
 def test_keys_are_texts_whatever_the_source_makes_of_them(monkeypatch) -> None:

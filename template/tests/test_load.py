@@ -4,13 +4,16 @@ Locust runs in processes of its own; it must never be imported here.
 """
 
 import json
+import os
+import shutil
+import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from . import package
+from . import NAME, package
 
 bundle = package("bundle")
 errors = package("errors")
@@ -67,10 +70,35 @@ def test_what_was_loaded_is_noted_on_the_version(trained: Path) -> None:
     assert json.loads(Path("reports/load.json").read_text()) == report
     assert json.loads(found.note("1", "load"))["bundle"] == report["bundle"]
     assert not report["failures"]
+    assert all(report[name] > 0 for name in ("p50", "p95", "p99", "rate"))
+    assert report["machine"]["cpus"]
     strict = load.measure(settings.load(load=FEW | {"p95_ms": 0.01}), found, "test")
     assert not strict["passed"]
     assert not json.loads(found.note("1", "load"))["passed"]
     assert "locust" not in sys.modules
+
+
+@pytest.mark.slow
+def test_a_broken_limit_fails_the_command(trained: Path) -> None:
+    shutil.copytree(HERE / "loadtest", "loadtest")
+    own = {"LOAD_USERS": "2", "LOAD_RUN_TIME": "2", "LOAD_P95_MS": "0.01"}
+    command = [sys.executable, "-m", NAME, "load", "--env", "test"]
+    done = subprocess.run(command, env=os.environ | own, capture_output=True, text=True)
+    assert done.returncode == 1, done.stderr
+    assert "p95 of one row is" in done.stderr
+
+
+def test_the_page_is_locusts_own_and_judges_nothing(
+    trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    monkeypatch.setattr(load, "_locust", lambda *arguments, **_: asked.append(arguments))
+    found = registry.Registry(settings.load())
+    report = load.measure(settings.load(), found, "test", ui=True)
+    assert report["passed"] is None
+    assert found.note("1", "load") == ""
+    assert "--web-port" in asked[0][4]
+    assert "--headless" not in asked[0][4]
 
 
 def test_a_server_answers_as_the_bundle_says(bundle_dir: Path) -> None:

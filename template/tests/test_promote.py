@@ -78,6 +78,27 @@ def test_too_few_rows_refuse(known) -> None:
         promote.promote("staging", settings.load(gates={"min_rows": 10**6}), known, version="1")
 
 
+def test_rows_that_either_model_saw_do_not_judge(known) -> None:
+    """The rows later than the candidate's, and then later than the holder's if that is newer."""
+    free = settings.load(gates=FREE)
+    frame = data.snapshot(free).read()
+    bundle = package("bundle").load(known.pull("2", Path("var/versions")))
+    newer = int(data.later(frame, bundle.manifest.trained_until).sum())
+    assert 0 < newer < len(frame)
+    candidate = gates.Candidate(bundle, "2", None, "")
+    assert f"on {newer:,} rows" in gates.compare(candidate, free, known).detail
+    later = package("bundle").load(known.pull("1", Path("var/versions")))
+    later.manifest.trained_until = data.until(frame.iloc[: len(frame) - 60])
+    left = int(data.later(frame, later.manifest.trained_until).sum())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gates.bundles, "load", lambda *_, **__: later)
+        candidate = gates.Candidate(bundle, "2", "1", "")
+        assert f"on {left:,} rows" in gates.compare(candidate, free, known).detail
+        later.manifest.classes = ["other"] if later.manifest.classes else None
+        if later.manifest.classes:
+            assert "knows other classes" in gates.compare(candidate, free, known).detail
+
+
 def test_a_worse_model_is_refused_and_an_equal_one_is_not(known) -> None:
     hold(known, "staging", "1")
     equal = settings.load(gates={"min_rows": 50, "margin": 0.0})

@@ -324,6 +324,16 @@ def test_numbers_that_are_none(client: TestClient, features: dict[str, Any], lit
         assert "NaN" not in answer.text
 
 
+@pytest.mark.parametrize("value", [[], {}, [1], {"a": 1}], ids=str)
+def test_every_field_names_what_has_the_wrong_type(
+    client: TestClient, features: dict[str, Any], value: Any
+) -> None:
+    for name in KINDS:
+        answer = client.post("/predictions", json={"features": {**features, name: value}})
+        assert answer.status_code == 422
+        assert name in answer.text
+
+
 @pytest.mark.parametrize(
     "value", [10**400, 1e308, -1e308, "0001-01-01T00:00:00+14:00"], ids=range(4)
 )
@@ -616,6 +626,51 @@ def test_a_swap_under_load_fails_no_request(
             thread.join()
     assert {status for status, _ in seen} == {200}
     assert {version for _, version in seen} == {"1", "2", "3"}
+
+
+@pytest.mark.slow
+def test_what_no_server_should_get_hurts_no_worker_and_logs_are_json(
+    server: Server, features: dict[str, Any]
+) -> None:
+    worker = server.process.pid
+    bodies = [b"{", b"\xff\xfe", b"[" * 100_000, b'{"features":1e400}', b"1" * 10_000_000]
+    for body in bodies:
+        status, told = server.client("POST", "/predictions", body)
+        assert 400 <= status < 500
+        assert "body" in json.dumps(told)
+    assert server.status("/healthz") == 200
+    assert server.process.pid == worker
+    assert server.stop() == 0
+    for line in server.log.read_text().splitlines():
+        assert {"level", "message"} <= json.loads(line).keys(), line
+
+
+def test_every_meter_that_an_alarm_or_the_dashboard_reads_is_there(
+    client: TestClient, features: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    client.post("/predictions", json={"features": features})
+    deploy = SOURCE.parent / "deploy"
+    asked = (deploy / "prometheus" / "alerts.yml").read_text()
+    asked += (deploy / "grafana" / "dashboards" / "model.json").read_text()
+    report = tmp_path / "monitor.json"
+    column = {"distance": 0.1, "threshold": 0.2, "confirmed": False}
+    seen: dict[str, Any] = {"version": "1", "verdict": "ok", "columns": {"x": column}}
+    seen |= {"windows": [{"value": 0.7}], "metric": {"baseline": 0.8}}
+    report.write_text(json.dumps(seen))
+    metrics = package("serving.metrics").Metrics(None, report)
+    metrics.served = "1"
+    from prometheus_client import generate_latest
+
+    told = client.get("/metrics").text + generate_latest(metrics.registry).decode()
+    names = set(re.findall(r"^(?:# TYPE )?([a-z_]+)[ {]", told, re.MULTILINE))
+    pattern = (
+        r"\b((?:http|predictions|unseen|model|bundle|journal|drift|monitor|process)_[a-z_]+)\b"
+    )
+    wanted = set(re.findall(pattern, asked)) - {"model_job"}
+    assert len(wanted) > 12, wanted
+    assert wanted <= names, wanted - names
+    metrics.served = "2"
+    assert b"monitor_verdict" not in generate_latest(metrics.registry), "it is of another version"
 
 
 @pytest.mark.slow

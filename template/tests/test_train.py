@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import mlflow
 import numpy as np
 import pytest
 
@@ -29,10 +30,34 @@ def test_the_version_names_all_it_came_from(trained: Path) -> None:
     assert run.inputs.dataset_inputs[0].dataset.digest == bundle.manifest.data
     assert set(package("project.metrics").METRICS) == set(run.data.metrics)
     assert bundle.manifest.parity < 1e-4
+    assert version.tags["commit"] == bundle.manifest.commit
+    assert float(run.data.params["rows"]) > 0
+    client = registry.Registry(settings.load()).client
+    kept = {artifact.path for artifact in client.list_artifacts(bundle.manifest.run)}
+    assert {"model_card.md", "error_over_time.png"} < kept
+    assert {"roc.png", "calibration.png"} < kept or "residuals.png" in kept
+    signature = mlflow.models.get_model_info(f"models:/{bundle.manifest.name}/1").signature
+    assert signature.inputs.input_names() == data.FIELDS
+
+
+def test_a_manifest_that_was_changed_in_the_registry_is_refused(trained: Path) -> None:
+    known = registry.Registry(settings.load())
+    known.tag("1", "bundle", "0" * 12)
+    with pytest.raises(package("errors").BundleError, match="not the one that was registered"):
+        known.pull("1", Path("var/elsewhere"))
+    assert not list(Path("var/elsewhere").iterdir())
+
+
+def test_a_hold_out_that_cannot_judge_is_refused(project: Path, monkeypatch) -> None:
+    main = package("concept").MAIN
+    monkeypatch.setattr(train.evaluate, "evaluate", lambda *_: {})
+    known = registry.Registry(settings.load())
+    with pytest.raises(UserError, match=f"{main} is not defined on the"):
+        train.train(settings.load(), known, data.snapshot(settings.load()))
+    assert not known.versions()
 
 
 def test_pyfunc_predicts_with_the_same_code(trained: Path) -> None:
-    import mlflow
     import pandas as pd
 
     registry.Registry(settings.load())

@@ -8,7 +8,9 @@ COMPOSE = IMAGE='$(IMAGE)' $(if $(ENV),ENV='$(ENV)') $(ENGINE) compose
 export BUILDAH_FORMAT = docker
 # An index or certificates of your own reach the build as secrets and leave no trace in the image.
 CA = $(firstword $(PIP_CERT) $(SSL_CERT_FILE) $(REQUESTS_CA_BUNDLE))
+PROXIES = HTTP_PROXY HTTPS_PROXY NO_PROXY http_proxy https_proxy no_proxy
 BUILD = $(ENGINE) build $(if $(BASE),--build-arg BASE='$(BASE)') --build-arg COMMIT='$(TAG)' \
+	$(foreach name,$(PROXIES),$(if $($(name)),--build-arg $(name))) \
 	$(if $(PIP_INDEX_URL),--secret id=index$(,)env=PIP_INDEX_URL) \
 	$(if $(PIP_CONFIG_FILE),--secret id=pip_conf$(,)src='$(PIP_CONFIG_FILE)') \
 	$(if $(CA),--secret id=ca$(,)src='$(CA)')

@@ -24,6 +24,7 @@ from .project.features import Features
 
 ROWS: TypeAdapter[list[Features]] = TypeAdapter(list[Features])
 TOLERANCE = 1e-4
+NEEDED = ("examples.json", "reference.json")
 
 
 class Manifest(BaseModel):
@@ -128,14 +129,14 @@ def load(path: Path, any_contract: bool = False) -> Bundle:
         for name, digest in manifest.files.items():
             if sha256(path / name) != digest:
                 raise BundleError(f"{path / name}: is not the file that was registered; refused")
+        if needed := {predictor.FILE, *NEEDED} - manifest.files.keys():
+            raise BundleError(f"{path}: its manifest names no {min(needed)}; refused")
         same = manifest.contract == contract.digest()
         if not (same or any_contract):
             raise BundleError(
                 f"{path}: follows contract {manifest.contract}, this code {contract.digest()}; "
                 "refused: serve it with the code it was made with, or train a new version"
             )
-        if predictor.FILE not in manifest.files:
-            raise BundleError(f"{path}: holds no {predictor.FILE}; train a new version; refused")
         bundle = Bundle(path, manifest, predictor.load(path / predictor.FILE))
         if same:
             _reproduce(bundle)

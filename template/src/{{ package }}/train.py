@@ -74,6 +74,11 @@ def train(settings: Settings, registry: Registry, snapshot: data.Snapshot) -> Tr
         with step("evaluate"):
             actual = evaluate.codes(late[TARGET], fitted.classes)
             metrics = evaluate.evaluate(actual, fitted.scores)
+            if concept.MAIN not in metrics:
+                raise UserError(
+                    f"{concept.MAIN} is not defined on the {len(late):,} newest rows, which are "
+                    "held out: do they hold one class only? Set train.holdout higher"
+                )
             fitted.reference["baseline"] = concept.baseline(actual, fitted.scores)
             evaluate.figures(late, actual, fitted.scores, fitted.classes, folder / "report")
         with step("export"):

@@ -27,6 +27,4 @@ def add_docs(app: FastAPI) -> None:
     async def docs(request: Request) -> HTMLResponse:
         root = request.scope.get("root_path", "").rstrip("/")
         assets: dict[str, Any] = {key: f"{root}{ASSETS}/{name}" for key, name in NAMES.items()}
-        return get_swagger_ui_html(
-            openapi_url=f"{root}/openapi.json", title=app.title, **assets
-        )
+        return get_swagger_ui_html(openapi_url=f"{root}/openapi.json", title=app.title, **assets)

@@ -8,7 +8,7 @@ import mlflow
 from mlflow.exceptions import MlflowException
 
 from .bundle import sha256
-from .errors import UserError
+from .errors import BundleError, UserError
 from .history import Version
 from .moves import Moves
 from .tracking import asked, every
@@ -73,11 +73,14 @@ class Registry(Moves):
             return self.client.get_model_version(self.name, version).tags.get(key, "")
 
     def pull(self, version: str, to: Path) -> Path:
-        """Puts a version's bundle at `to`/`version`, whole or not at all, and returns that."""
-        target = to / version
+        """Puts a version's bundle at `to`/`version`, whole or not at all, and returns that.
+
+        Raises BundleError when it is not the bundle that was registered.
+        """
+        target, digest = to / version, self.note(version, "bundle")
         if target.exists():
             manifest = target / "manifest.json"
-            if manifest.exists() and sha256(manifest)[:12] == self.note(version, "bundle"):
+            if manifest.exists() and sha256(manifest)[:12] == digest:
                 return target
             shutil.rmtree(target)  # the version of that number of another registry
         to.mkdir(parents=True, exist_ok=True)
@@ -90,6 +93,11 @@ class Registry(Moves):
             inside = next(Path(got).glob("data/*/manifest.json"), None)
             if inside is None:
                 raise UserError(f"{self.name} {version}: holds no bundle; was it made by train?")
+            if sha256(inside)[:12] != digest:
+                raise BundleError(
+                    f"{self.name} {version}: the manifest is not the one that was registered; "
+                    "refused"
+                )
             try:
                 inside.parent.rename(target)
             except OSError:  # another process put it there
