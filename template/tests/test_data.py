@@ -137,6 +137,21 @@ def test_without_a_time_a_late_label_is_newer_and_moves_no_other_row(project, sa
     assert data.until(frame) == datetime(2031, 1, 2).isoformat(timespec="microseconds")
 
 
+def test_without_a_time_labels_that_came_in_one_go_are_in_an_order(trained, sample, monkeypatch):
+    from datetime import datetime
+
+    monkeypatch.setattr(data, "TIME", None)
+    kept = settings.load(data={"uri": "rows.parquet", "journal": True})
+    journal = package("serving.journal")
+    example = package("bundle").load(trained / "var/versions/1").examples[0]["features"]
+    label = data.records(data.labelled(sample, "rows"))[0][target.TARGET]
+    one = journal.Record("0", None, datetime(2030, 1, 1), "1", "?", example, {}, label)
+    with journal.opened(kept.journal.url) as log:
+        log.write([one._replace(id=str(i)) for i in range(20)])
+    frame = data.snapshot(kept).read()
+    assert data.later(frame, data.until(frame.iloc[: len(sample) + 15])).sum() == 5
+
+
 @pytest.mark.parametrize(
     ("make", "said"),
     [

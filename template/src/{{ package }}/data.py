@@ -132,7 +132,12 @@ def journalled(url: str) -> pd.DataFrame:
         table.append(row)
     if left := len(records) - len(table):
         console.print(f"{left:,} rows of the journal do not fit the contract and are left out")
-    return typed(pd.DataFrame(table)) if table else pd.DataFrame()
+    if not table:
+        return pd.DataFrame()
+    frame = typed(pd.DataFrame(table))
+    if not TIME:  # labels that were written in one go came one after the other all the same
+        frame[ARRIVAL] += pd.to_timedelta(frame.groupby(ARRIVAL).cumcount(), unit="us")
+    return frame
 
 
 def _fits(features: dict[str, Any]) -> bool:

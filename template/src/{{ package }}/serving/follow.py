@@ -141,8 +141,6 @@ def main() -> None:
         time.sleep(10)
         os._exit(0)
 
-    # MLflow takes pandas in where it is installed, which doubles the start and the memory.
-    sys.modules["pandas"] = None  # type: ignore[assignment]
     settings = load_settings()
     logs.configure(settings.serving.log_level)
     threading.Thread(target=parent, daemon=True).start()
