@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -57,10 +58,24 @@ def repository(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def renders(template, tmp_path_factory) -> dict[str, Path]:
-    """Every variant, rendered."""
-    home = tmp_path_factory.mktemp("renders")
-    return {key(answers): copy(template, home / key(answers), **answers) for answers in variants()}
+def renders(template, tmp_path_factory, worker_id) -> dict[str, Path]:
+    """Every variant, rendered; the workers of a run share the work, and what comes of it."""
+    home = tmp_path_factory.getbasetemp()
+    home = (home if worker_id == "master" else home.parent) / "renders"
+    home.mkdir(exist_ok=True)
+    found = {key(answers): answers for answers in variants()}
+    for name, answers in found.items():
+        try:
+            (home / f"{name}.taken").touch(exist_ok=False)
+        except FileExistsError:
+            continue
+        copy(template, home / f"{name}.draft", **answers)
+        (home / f"{name}.draft").rename(home / name)
+    end = time.monotonic() + 120
+    while not all((home / name).exists() for name in found):
+        assert time.monotonic() < end, "another worker has not rendered what it took"
+        time.sleep(0.1)
+    return {name: home / name for name in found}
 
 
 @pytest.fixture

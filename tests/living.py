@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -15,6 +16,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 from harness import ROOT, commit, copy
 
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -28,6 +30,14 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
+
+
+def needs(env_manager: str) -> None:
+    """Leaves a test out where what makes the environment is not there; in CI that is a failure."""
+    commands = {"conda": ("micromamba", "mamba", "conda")}.get(env_manager, ())
+    if commands and not any(map(shutil.which, commands)):
+        how = pytest.fail if os.environ.get("CI") == "true" else pytest.skip
+        how(f"none of {', '.join(commands)} is installed")
 
 
 def blocks(text: str, language: str) -> list[str]:

@@ -1,5 +1,6 @@
 """Bad answers: refused with what is allowed and an example, and nothing is written."""
 
+import itertools
 import keyword
 import re
 import subprocess
@@ -8,7 +9,7 @@ import tomllib
 
 import pytest
 from harness import ROOT, copy
-from variants import QUESTIONS
+from variants import AXES, QUESTIONS, refusal, variants
 
 LONG = "a" * 200
 BAD = {
@@ -21,6 +22,7 @@ BAD = {
     "problem": ["ranking"],
     "env_manager": ["poetry"],
     "ci": ["travis"],
+    "docker_base": ["alpine"],
     "serving_format": ["pickle"],
 }
 BAD["name"] += ["a\nb", "a\n", 'a"b', "{{ 1 }}", "numpy", "mlflow-skinny", "json"]
@@ -76,3 +78,60 @@ def test_the_command_line_refuses_too(template, tmp_path):
     assert done.returncode == 1
     assert "e.g. flight_delays" in done.stderr.splitlines()[-1]
     assert not (tmp_path / "project").exists()
+
+
+IMPOSSIBLE = {
+    "micromamba": {"docker_base": "micromamba", "env_manager": "uv"},
+    "distroless": {"docker_base": "distroless", "python": "3.12"},
+}
+
+
+@pytest.mark.parametrize("name", IMPOSSIBLE)
+def test_impossible_pairs_are_refused_with_the_reason(name, template, tmp_path):
+    with pytest.raises(ValueError, match=rf"(?s)docker_base.*{name}.* Use ") as refused:
+        copy(template, tmp_path / "project", **IMPOSSIBLE[name])
+    assert not (tmp_path / "project").exists()
+    assert refusal({"env_manager": "conda", "python": "3.13"} | IMPOSSIBLE[name]) in str(
+        refused.value
+    )
+
+
+def test_the_walk_leaves_out_what_copier_refuses_and_no_more(template, tmp_path):
+    kept = {tuple(v[name] for name in AXES) for v in variants()}
+    left = [values for values in itertools.product(*AXES.values()) if values not in kept]
+    assert {dict(zip(AXES, values, strict=True))["docker_base"] for values in left} == {
+        "micromamba"
+    }
+    with pytest.raises(ValueError, match="micromamba is for env_manager conda"):
+        copy(template, tmp_path / "project", **dict(zip(AXES, left[0], strict=True)))
+    for python, base in itertools.product(QUESTIONS["python"]["choices"], AXES["docker_base"]):
+        found = [v for v in variants() if (v["python"], v["docker_base"]) == (python, base)]
+        assert bool(found) == (base != "distroless" or python == "3.13")
+
+
+@pytest.mark.parametrize(
+    ("answers", "told"),
+    [
+        ("name: my-flights\nci: gitlab\n", "a project can be made of it"),
+        ("env_manger: uv\n", "env_manger is not a question; is env_manager meant?"),
+        ("ci: jenkins\n", "ci: 'jenkins' is not offered; choose one of github, "),
+        ("docker_base: micromamba\n", "micromamba is for env_manager conda"),
+        ("name: class\n", "name: class is a name that"),
+        ("- ci\n", "is no list of `question: answer`"),
+        ("a: [\n", "cannot be read"),
+        (None, "cannot be read"),
+    ],
+    ids=["good", "key", "value", "pair", "rule", "list", "yaml", "none"],
+)
+def test_an_answers_file_is_checked(answers, told, tmp_path):
+    path = tmp_path / "answers.yml"
+    if answers is not None:
+        path.write_text(answers)
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "tests" / "variants.py"), "--check", str(path)],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    good = told.startswith("a project")
+    said = done.stdout if good else done.stderr
+    assert (done.returncode, len(said.splitlines())) == (0 if good else 1, 1), done.stderr
+    assert told in said

@@ -20,8 +20,8 @@ from typing import Any
 import pytest
 import yaml
 from harness import copy
-from living import Project, free_port, project
-from variants import variants
+from living import Project, free_port, needs, project
+from variants import AXES, variants
 
 BIN = Path(sys.executable).parent
 ENGINE = os.environ.get("ENGINE", "docker")
@@ -69,13 +69,26 @@ def test_dockerfiles_are_clean(template, tmp_path):
             assert done.returncode == 0, done.stdout
 
 
-@pytest.fixture(scope="module", params=["onnx", "skops"])
+IMAGES = {
+    "slim": {"env_manager": "uv", "serving_format": "onnx", "problem": "classification"},
+    "distroless": {"env_manager": "pip", "serving_format": "skops", "problem": "regression"},
+    "micromamba": {"env_manager": "conda", "serving_format": "onnx", "problem": "regression"},
+}
+
+
+def test_each_base_is_tried():
+    assert set(IMAGES) == set(AXES["docker_base"])
+    assert set(AXES["serving_format"]) == {made["serving_format"] for made in IMAGES.values()}
+
+
+@pytest.fixture(scope="module", params=IMAGES)
 def image(request, engine, tmp_path_factory) -> Iterator[Project]:
     """A project that has trained, and its image `TAG` of that name."""
-    problem = {"onnx": "classification", "skops": "regression"}[request.param]
+    answers = IMAGES[request.param]
+    needs(answers["env_manager"])
     folder = tmp_path_factory.mktemp("image") / "it"
-    name = f"ciclo-{request.param}-{os.getpid()}"
-    made = project(folder, problem=problem, serving_format=request.param)
+    name = f"ciclo-{request.param}-{answers['serving_format']}-{os.getpid()}"
+    made = project(folder, docker_base=request.param, **answers)
     made.environment |= {"IMAGE": name, "TAG": "tried"}
     made.run("make train")
     made.run("make image", timeout=1800)

@@ -1,12 +1,23 @@
-"""The variants of the template, read from copier.yml: `python tests/variants.py` prints them."""
+"""The variants of the template, read from copier.yml.
 
+usage: variants.py                  the whole product, as JSON
+       variants.py --covering       the names of the projects that are run
+       variants.py --check FILE     whether a project can be made of an answers file
+"""
+
+import difflib
+import functools
 import itertools
 import json
+import random
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
+import jinja2
 import yaml
+from jinja2_ansible_filters import AnsibleCoreFiltersExtension
 
 ROOT = Path(__file__).resolve().parent.parent
 QUESTIONS: dict[str, dict[str, Any]] = {
@@ -39,13 +50,41 @@ FIXED = ("name", "package", "problem")
 """Decided at the copy, for good."""
 
 
-def variants() -> list[dict[str, Any]]:
-    """The whole product of the questions that choose files, with texts cycled through it."""
-    found = []
-    for number, values in enumerate(itertools.product(*AXES.values())):
-        texts = {name: of[number % len(of)] for name, of in CYCLED.items()}
-        found.append(dict(zip(AXES, values, strict=True)) | texts)
+ENVIRONMENT = jinja2.Environment(extensions=[AnsibleCoreFiltersExtension])
+
+
+@functools.cache
+def _rule(name: str) -> jinja2.Template:
+    return ENVIRONMENT.from_string(QUESTIONS[name].get("validator", ""))
+
+
+def refusal(answers: dict[str, Any]) -> str:
+    """Why a choice does not go with the others, as its question's validator says; else nothing."""
+    said = (_rule(name).render(answers).strip() for name in answers if name in AXES)
+    return next(filter(None, said), "")
+
+
+@functools.cache
+def _variants() -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    for values in itertools.product(*AXES.values()):
+        made = dict(zip(AXES, values, strict=True))
+        # By chance, since a plain turn falls into step with the product.
+        start = random.Random(len(found)).randrange(60)
+        for turn in range(start, start + len(CYCLED["python"])):
+            texts = {name: of[turn % len(of)] for name, of in CYCLED.items()}
+            if not refusal(made | texts):
+                found.append(made | texts)
+                break
     return found
+
+
+def variants() -> list[dict[str, Any]]:
+    """The product of the questions that choose files, with texts cycled through it.
+
+    What the questions refuse is left out.
+    """
+    return [dict(variant) for variant in _variants()]
 
 
 def key(answers: dict[str, Any]) -> str:
@@ -58,17 +97,65 @@ RUNS = [name for name in ("problem", "env_manager", "serving_format") if name in
 
 
 def covering() -> list[dict[str, Any]]:
-    """Every pair of answers to two of RUNS, in four projects."""
+    """Every pair of answers to two of RUNS: the third alternates with the other two."""
     first, second, third = (AXES[name] for name in RUNS)
     return [
-        dict(zip(RUNS, (first[i], second[j], third[i ^ j]), strict=True))
-        for i in (0, 1)
-        for j in (0, 1)
+        dict(zip(RUNS, (a, b, third[(i + j) % len(third)]), strict=True))
+        for i, a in enumerate(first)
+        for j, b in enumerate(second)
     ]
 
 
+def check(path: Path) -> str:
+    """What is wrong with a file of answers, in a line; nothing where a project can be made."""
+    import copier
+    from harness import snapshot
+
+    try:
+        answers = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        return f"cannot be read: {' '.join(str(error).split())}"
+    if not isinstance(answers, dict):
+        return "is no list of `question: answer`"
+    asked = [name for name, of in QUESTIONS.items() if of.get("when") is not False]
+    for name, value in answers.items():
+        if str(name).startswith("_"):  # Copier's own, in a project's answers file
+            continue
+        if name not in asked:
+            near = difflib.get_close_matches(str(name), asked, 1)
+            return f"{name} is not a question{f'; is {near[0]} meant?' if near else ''}"
+        if choices(name) and value not in choices(name):
+            return f"{name}: {value!r} is not offered; choose one of {', '.join(choices(name))}"
+    own = {name: value for name, value in answers.items() if not str(name).startswith("_")}
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            template = snapshot(Path(folder, "template"))
+            copier.run_copy(
+                str(template), Path(folder, "it"), own, defaults=True, quiet=True, pretend=True
+            )
+        except ValueError as error:
+            said = str(error).removeprefix("Validation error for question ")
+            return " ".join(said.replace("'", "", 2).split())
+    return ""
+
+
+def main(arguments: list[str]) -> int:
+    """Prints what was asked for; returns the exit code."""
+    match arguments:
+        case []:
+            print(json.dumps(variants(), indent=2, ensure_ascii=False))
+        case ["--covering"]:
+            print(json.dumps(["-".join(answers.values()) for answers in covering()]))
+        case ["--check", path]:
+            if wrong := check(Path(path)):
+                print(f"error: {path}: {wrong}", file=sys.stderr)
+                return 1
+            print(f"{path}: a project can be made of it")
+        case _:
+            print(__doc__, file=sys.stderr)
+            return 2
+    return 0
+
+
 if __name__ == "__main__":
-    if sys.argv[1:] == ["--covering"]:
-        print(json.dumps(["-".join(answers.values()) for answers in covering()]))
-    else:
-        print(json.dumps(variants(), indent=2, ensure_ascii=False))
+    sys.exit(main(sys.argv[1:]))

@@ -13,13 +13,16 @@ BUILD = $(ENGINE) build $(if $(BASE),--build-arg BASE='$(BASE)') --build-arg COM
 	$(foreach name,$(PROXIES),$(if $($(name)),--build-arg $(name))) \
 	$(if $(PIP_INDEX_URL),--secret id=index$(,)env=PIP_INDEX_URL) \
 	$(if $(PIP_CONFIG_FILE),--secret id=pip_conf$(,)src='$(PIP_CONFIG_FILE)') \
+	$(if $(CONDARC),--secret id=condarc$(,)src='$(CONDARC)') \
 	$(if $(CA),--secret id=ca$(,)src='$(CA)')
 , := ,
+ENGINE_IS = command -v '$(ENGINE)' >/dev/null || { echo "error: $(ENGINE) is not there; install it, or say which engine: make ENGINE=podman" >&2; exit 1; }
 
 ##@ Deployment
 
 .PHONY: image smoke up down deploy
 image: locks/dev.txt ## build the images, named by the commit (BASE=, ENGINE=podman)
+	@$(ENGINE_IS)
 	@$(BUILD) --target serve --tag '$(IMAGE):$(TAG)' --tag '$(IMAGE):latest' .
 	@$(BUILD) --target job --tag '$(IMAGE)-job:$(TAG)' --tag '$(IMAGE)-job:latest' .
 	@echo "$(IMAGE):$(TAG) and $(IMAGE)-job:$(TAG)"
@@ -34,6 +37,7 @@ up: image ## start server, follower, journal and MLflow with compose (PROFILE=ob
 	@$(COMPOSE) $(if $(PROFILE),--profile '$(PROFILE)') up --detach --wait
 
 down: ## stop them; the data stays
+	@$(ENGINE_IS)
 	@$(COMPOSE) --profile '*' down
 
 deploy: ## ENV=: serve that environment here, with compose

@@ -5,7 +5,7 @@ PYTHON ?= python$(VERSION_FILE)
 RUN := .venv/bin/
 # $(call TOOL,PACKAGE==VERSION,COMMAND,CONSTRAINTS) runs a tool apart from the project.
 TOOL = $(call FETCH,$(1),$(2),$(3)) && var/tools/$(1)/bin/$(2)
-FETCH = { test -e var/tools/$(1)/.ready || { $(PYTHON) -m venv --clear var/tools/$(1) \
+FETCH = { test -e var/tools/$(1)/.ready || { { $(NEED); } && $(PYTHON) -m venv --clear var/tools/$(1) \
 	&& var/tools/$(1)/bin/python -m pip install --quiet $(if $(3),--constraint $(3)) '$(1)' \
 	&& touch var/tools/$(1)/.ready; }; }
 # The lock holds for every platform, which pip cannot resolve for yet: uv does, fetched for this alone.

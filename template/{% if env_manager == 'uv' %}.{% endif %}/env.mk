@@ -5,7 +5,7 @@ UV ?= $(shell uv --version >/dev/null 2>&1 && echo uv || { cd / && pyenv which u
 PYTHON ?= $(shell cat .python-version)
 RUN := .venv/bin/
 # $(call TOOL,PACKAGE==VERSION,COMMAND,CONSTRAINTS) runs a tool apart from the project.
-TOOL = $(UV) tool run --quiet --from '$(1)' $(if $(3),--constraints $(3)) $(2)
+TOOL = { $(NEED); } && $(UV) tool run --quiet --from '$(1)' $(if $(3),--constraints $(3)) $(2)
 COMPILE = $(UV) pip compile --quiet --universal --generate-hashes --python-version $(shell cat .python-version) \
 	--no-annotate --custom-compile-command 'make lock' --constraints var/constraints.txt pyproject.toml
 

@@ -1,7 +1,7 @@
 # BUILD: packages by the lock with its hashes, into /packages; only wheels, so nothing is compiled.
 # Of the machine that builds: HTTP_PROXY and its like, and the secrets index (the URL of an index),
 # pip_conf and ca (certificates), which leave no trace in a layer.
-FROM ${BASE} AS build
+FROM {{ docker_base_facts[docker_base].build }} AS build
 # hadolint ignore=DL3002
 USER 0
 ENV PIP_CACHE_DIR=/var/cache/pip PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 \
@@ -26,3 +26,8 @@ RUN --mount=type=cache,target=/var/cache/pip \
 FROM build AS code
 COPY src src
 RUN python3 -m compileall -q src
+
+# Where a container may write. Group 0 may too: some clusters choose a user id of their own.
+FROM build AS folders
+RUN mkdir -p /folders/var/bundles /folders/reports /folders/data/snapshots \
+    && chmod -R g=u /folders
