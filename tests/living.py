@@ -32,10 +32,12 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def needs(env_manager: str) -> None:
+def needs(env_manager: str, python: str = "3.13") -> None:
     """Leaves a test out where what makes the environment is not there; in CI that is a failure."""
-    commands = {"conda": ("micromamba", "mamba", "conda")}.get(env_manager, ())
-    if commands and not any(map(shutil.which, commands)):
+    commands = {"conda": ("micromamba", "mamba", "conda"), "pip": (f"python{python}",)}.get(
+        env_manager, ("uv",)
+    )
+    if not any(map(shutil.which, commands)):
         how = pytest.fail if os.environ.get("CI") == "true" else pytest.skip
         how(f"none of {', '.join(commands)} is installed")
 

@@ -1,15 +1,31 @@
 """The releases that a project may be updated from."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 from harness import PARTS, ROOT, commit, git, snapshot
+from variants import choices, covering
 
 FIRST = {"v0.0.1": "7a2554969d457f468a3b31cf0bae7bcd2f3aed29"}
 """Before the first tag: the first commit that had tests."""
 TAGS = git(ROOT, "tag", "--list", "v*", "--sort", "version:refname").split()
 SUPPORTED = [*FIRST, *(tag for tag in TAGS if tag not in FIRST)]
 """Every release that is supported, oldest first."""
+SHALLOW = git(ROOT, "rev-parse", "--is-shallow-repository").strip() == "true"
+
+
+def offered(tag: str, answers: dict[str, Any]) -> bool:
+    """Whether a release knew these answers already."""
+    if SHALLOW:  # `history` says so
+        return True
+    asked = yaml.safe_load(git(ROOT, "show", f"{FIRST.get(tag, tag)}:copier.yml"))
+    return all(value in choices(name, asked) for name, value in answers.items())
+
+
+CASES = [(tag, answers) for tag in SUPPORTED for answers in covering() if offered(tag, answers)]
+"""The projects that are updated: of each release, those that it could render."""
 
 
 def history(to: Path, data: bool = False) -> Path:
@@ -17,8 +33,7 @@ def history(to: Path, data: bool = False) -> Path:
 
     `data` keeps the sample data; else a small stand-in takes its place in the newest release.
     """
-    shallow = git(ROOT, "rev-parse", "--is-shallow-repository").strip() == "true"
-    if shallow:
+    if SHALLOW:
         pytest.fail("this clone is shallow: the releases are not in it; fetch with full history")
     git(ROOT, "clone", "--quiet", "--no-local", str(ROOT), str(to))
     for tag, made in FIRST.items():

@@ -20,7 +20,7 @@ from harness import (
     update,
 )
 from living import Project, turn
-from releases import SUPPORTED, history
+from releases import CASES, SUPPORTED, history
 from variants import AXES, covering
 
 ANSWERS = ".copier-answers.yml"
@@ -46,8 +46,11 @@ def ours(folder: Path) -> dict[str, bytes]:
     return {p: c for p, c in files(folder).items() if not is_yours(p) and p not in left}
 
 
-@pytest.mark.parametrize("answers", covering(), ids=lambda a: "-".join(a.values()))
-@pytest.mark.parametrize("tag", SUPPORTED)
+def named(value: str | dict[str, str]) -> str:
+    return value if isinstance(value, str) else "-".join(value.values())
+
+
+@pytest.mark.parametrize(("tag", "answers"), CASES, ids=named)
 def test_an_update_equals_a_fresh_copy_outside_what_is_yours(tag, answers, releases, tmp_path):
     project = project_of(releases, tag, tmp_path / "project", **answers)
     seeded = {path: content for path, content in files(project).items() if is_yours(path)}
@@ -86,14 +89,16 @@ def test_real_edits_live_through_it(tag, releases, tmp_path):
 
 @pytest.mark.heavy
 @pytest.mark.parametrize(
-    "answers",
-    [pytest.param(a, marks=[pytest.mark.full] if n else []) for n, a in enumerate(covering())],
-    ids=lambda a: "-".join(a.values()),
+    ("tag", "answers"),
+    [
+        pytest.param(tag, answers, marks=[] if answers == covering()[0] else [pytest.mark.full])
+        for tag, answers in CASES
+    ],
+    ids=named,
 )
 @pytest.mark.parametrize(
     "edited", [True, pytest.param(False, marks=pytest.mark.full)], ids=["edited", "unchanged"]
 )
-@pytest.mark.parametrize("tag", SUPPORTED)
 def test_a_project_lives_on_after_its_update(tag, edited, answers, tmp_path):
     """With the old project/ in place: the project's own checks, and one turn of the cycle."""
     releases = history(tmp_path / "ciclo", data=True)

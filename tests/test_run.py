@@ -13,7 +13,7 @@ OWN = "## Use your own data"
 @pytest.mark.heavy
 @pytest.mark.parametrize("answers", covering(), ids=lambda a: "-".join(a.values()))
 def test_a_project_lives_by_its_readme(answers, tmp_path):
-    needs(answers["env_manager"])
+    needs(answers["env_manager"], answers["python"])
     made = project(tmp_path / "it", **answers)
     first, _, rest = (made.folder / "README.md").read_text().partition(OWN)
     assert rest

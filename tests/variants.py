@@ -35,9 +35,9 @@ CYCLED: dict[str, list[Any]] = {
 }
 
 
-def choices(name: str) -> list[Any]:
-    """The values of a question, in their order; none for a free text."""
-    offered = QUESTIONS[name].get("choices", [])
+def choices(name: str, questions: dict[str, dict[str, Any]] = QUESTIONS) -> list[Any]:
+    """The values of a question, in their order; none for a free text or no question."""
+    offered = questions.get(name, {}).get("choices", [])
     values = offered.values() if isinstance(offered, dict) else offered
     return [value["value"] if isinstance(value, dict) else value for value in values]
 
@@ -97,10 +97,15 @@ RUNS = [name for name in ("problem", "env_manager", "serving_format") if name in
 
 
 def covering() -> list[dict[str, Any]]:
-    """Every pair of answers to two of RUNS: the third alternates with the other two."""
+    """Every pair of answers to two of RUNS: the third alternates with the other two.
+
+    Each Python is among them.
+    """
     first, second, third = (AXES[name] for name in RUNS)
+    pythons = {("regression", "uv"): "3.11", ("regression", "pip"): "3.12"}
     return [
         dict(zip(RUNS, (a, b, third[(i + j) % len(third)]), strict=True))
+        | {"python": pythons.get((a, b), "3.13")}
         for i, a in enumerate(first)
         for j, b in enumerate(second)
     ]
