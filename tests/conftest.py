@@ -31,6 +31,14 @@ def pytest_configure(config: pytest.Config) -> None:
         tempfile.tempdir = None  # read anew
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Prints what tests had to say: record_property("said", text)."""
+    for report in terminalreporter.getreports("passed"):
+        for name, text in report.user_properties:
+            if name == "said":
+                terminalreporter.write_line(text)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def fast_renders(tmp_path_factory):
     """All renders are fast, and no git configuration of the machine has a say."""
@@ -69,7 +77,9 @@ def renders(template, tmp_path_factory, worker_id) -> dict[str, Path]:
             (home / f"{name}.taken").touch(exist_ok=False)
         except FileExistsError:
             continue
+        start = time.perf_counter()
         copy(template, home / f"{name}.draft", **answers)
+        (home / f"{name}.taken").write_text(str(time.perf_counter() - start))
         (home / f"{name}.draft").rename(home / name)
     end = time.monotonic() + 120
     while not all((home / name).exists() for name in found):

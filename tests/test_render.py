@@ -13,7 +13,7 @@ import jinja2
 import pytest
 import yaml
 from harness import ROOT, copy, files
-from variants import AXES, QUESTIONS, choices, covering, key, refusal, variants
+from variants import AXES, QUESTIONS, beside, choices, covering, key, variants
 
 PARSERS: dict[str, Callable[[str], Any]] = {
     ".json": json.loads,
@@ -34,6 +34,16 @@ def distinct(renders) -> dict[tuple[str, bytes], str]:
         for variant, folder in renders.items()
         for path, content in files(folder).items()
     }
+
+
+def test_the_whole_product_is_rendered(renders, distinct, record_property):
+    taken = [float((f.parent / f"{f.name}.taken").read_text()) for f in renders.values()]
+    record_property(
+        "said",
+        f"{len(renders)} variants, {len(distinct)} distinct files, "
+        f"{sum(taken) / len(taken):.2f} s a variant",
+    )
+    assert len(renders) == len(variants())
 
 
 def test_every_file_parses(distinct):
@@ -136,10 +146,9 @@ def test_texts_arrive_unchanged(renders):
 def test_every_choice_changes_a_file(question, template, tmp_path):
     """Each choice renders something of its own, and says so in a label."""
     made = []
-    offered = choices(question)
-    others = next(v for v in variants() if not any(refusal(v | {question: c}) for c in offered))
-    for number, choice in enumerate(offered):
-        rendered = files(copy(template, tmp_path / str(number), **others | {question: choice}))
+    for number, choice in enumerate(choices(question)):
+        answers = beside(question) | {question: choice}
+        rendered = files(copy(template, tmp_path / str(number), **answers))
         del rendered[".copier-answers.yml"]
         made.append(rendered)
     assert all(one != other for one in made for other in made if one is not other)

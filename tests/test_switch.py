@@ -21,7 +21,7 @@ from harness import (
     owners,
     script,
 )
-from variants import FIXED, variants
+from variants import FIXED, refusal, variants
 
 PAIRS, CHUNKS = 200, 20
 ANSWERS = ".copier-answers.yml"
@@ -79,7 +79,8 @@ def pair(repository: Path, folder: Path, seed: int):
     """A project with edits, a fresh copy with the other answers, and what is to be switched."""
     draws = random.Random(seed)
     first, other = draws.choice(variants()), draws.choice(variants())
-    first = first | {name: draws.choice(variants())[name] for name in ("license", "python")}
+    mixed = first | {name: draws.choice(variants())[name] for name in ("license", "python")}
+    first = first if refusal(mixed) else mixed
     other = texts(other, first)
     project = copy(repository, folder / "project", **first)
     commit(project)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from harness import commit, copy, edit, files, git, is_yours, snapshot, switch, update
-from variants import AXES, FIXED, choices
+from variants import AXES, FIXED, beside, choices
 
 SWITCHED = [[name] for name in AXES if name not in FIXED] + [["license", "python"]]
 ANSWERS = ".copier-answers.yml"
@@ -43,10 +43,11 @@ def test_switching_equals_copying(questions, repository, tmp_path):
     """Each choice after the other, and back to the first, as if copied so."""
     rounds = range(max(len(choices(name)) for name in questions))
     turns = [{name: choices(name)[n % len(choices(name))] for name in questions} for n in rounds]
-    project = start(repository, tmp_path / "project", **turns[0])
+    others = {} if len(questions) > 1 else beside(questions[0])
+    project = start(repository, tmp_path / "project", **others | turns[0])
     for number, answers in enumerate([*turns[1:], turns[0]]):
         switch(project, **answers)
-        fresh = copy(repository, tmp_path / str(number), **answers)
+        fresh = copy(repository, tmp_path / str(number), **others | answers)
         assert files(project) == files(fresh)
         commit(project)
 

@@ -87,6 +87,15 @@ def variants() -> list[dict[str, Any]]:
     return [dict(variant) for variant in _variants()]
 
 
+def beside(question: str) -> dict[str, Any]:
+    """The answers to the other questions in a variant that goes with each choice of one."""
+    return next(
+        {name: answer for name, answer in variant.items() if name != question}
+        for variant in variants()
+        if not any(refusal(variant | {question: choice}) for choice in choices(question))
+    )
+
+
 def key(answers: dict[str, Any]) -> str:
     """A short name of a variant, for test ids: its choices in the order of the questions."""
     return "-".join(str(answers[name]) for name in AXES)
