@@ -23,6 +23,16 @@ BAD = {
     "env_manager": ["poetry"],
     "ci": ["travis"],
     "docker_base": ["alpine"],
+    "image_registry": [
+        "https://ghcr.io",
+        "GHCR.io/x",
+        "a b",
+        "../x",
+        "ghcr.io/",
+        "a\nb",
+        "a'b",
+        LONG + "a",
+    ],
     "serving_format": ["pickle"],
 }
 BAD["name"] += ["a\nb", "a\n", 'a"b', "{{ 1 }}", "numpy", "mlflow-skinny", "json"]

@@ -31,6 +31,7 @@ CYCLED: dict[str, list[Any]] = {
     "python": [],
     "name": ["flight-delays", "x", "on-time-arrivals-of-flights-out-of-nyc-0"],
     "description": ["Says \"late\" or 'on time'.", r"C:\new\table # 100 % {x} & <y>", "Até já 🛫"],
+    "image_registry": ["", "ghcr.io", "registry.example:5000/team/flights"],
     "author": ['Ada "Countess" Lovelace', "O'Neill & Söhne", "Zoë"],
 }
 
