@@ -12,10 +12,9 @@ from typing import Any
 import pytest
 import yaml
 from harness import ROOT, commit, copy
+from pipelines import BIN, CHECKED, lint, said
 from variants import AXES
 
-BIN = Path(sys.executable).parent
-"""The linters are Python packages of the tests' own environment."""
 PINNED = re.compile(
     r"uses: (\./\.github/actions/[a-z]+|[\w.-]+/[\w.-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+)$"
 )
@@ -44,11 +43,6 @@ def project(request, template, tmp_path_factory) -> Path:
     )
     commit(made)
     return made
-
-
-def lint(*command: str) -> None:
-    done = subprocess.run([BIN / command[0], *command[1:]], capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def workflows(project: Path) -> dict[str, Any]:
@@ -161,14 +155,6 @@ def act(template, tmp_path):
         return done.returncode, calls, done.stdout + done.stderr
 
     return run
-
-
-def said(calls: list[str]) -> list[str]:
-    """The verbs in the order of the calls, show left out."""
-    return [call.split()[0] for call in calls if "show" not in call]
-
-
-CHECKED = ["check", "data", "train", "bundle", "image", "smoke", "load"]
 
 
 @pytest.mark.heavy

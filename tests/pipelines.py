@@ -1,0 +1,320 @@
+"""Each provider's pipelines as one kind of data, and a make that writes down its calls."""
+
+import os
+import re
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+BIN = Path(sys.executable).parent
+"""The linters are Python packages of the tests' own environment."""
+CHECKED = ["check", "data", "train", "bundle", "image", "smoke", "load"]
+SERVER = "http://registry.example"
+MAKE = """#!/bin/sh
+for word in "$@"; do
+  case "$word" in VERSION=*|BUNDLE=*|BY=*) eval "${{word%%=*}}='${{word#*=}}'" ;; esac
+done
+given="VERSION=$VERSION BUNDLE=$BUNDLE BY=$BY"
+echo "$* | $given URI=$MLFLOW_TRACKING_URI TOKEN=$MLFLOW_TRACKING_TOKEN" >>'{log}'
+mkdir -p reports build/bundle/7
+case "$*" in
+  *"{fails}"*) exit 2 ;;
+  *train.version*) echo version=7 ;;
+  *monitor.verdict*) echo verdict="{verdict}" ;;
+  *cycle.version*) echo version="{version}" ;;
+esac
+"""
+
+
+def lint(*command: str) -> None:
+    done = subprocess.run([BIN / command[0], *command[1:]], capture_output=True, text=True)
+    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
+
+
+def said(calls: list[str]) -> list[str]:
+    """The verbs in the order of the calls, show left out."""
+    return [call.split()[0] for call in calls if "show" not in call]
+
+
+def verbs(project: Path) -> set[str]:
+    """Every verb of a project that a pipeline may call."""
+    told = subprocess.run(["make", "help"], cwd=project, capture_output=True, text=True, check=True)
+    return set(re.findall(r"make ([a-z-]+)", told.stdout)) | {"show", "ci-promote"}
+
+
+class Tools:
+    """A folder of commands that write down how they are called, instead of doing anything."""
+
+    def __init__(self, home: Path) -> None:
+        self.home, self.bin, self.log = home, home / "bin", home / "log"
+        self.bin.mkdir()
+        self.own = {"HOME": str(home), "PATH": f"{self.bin}{os.pathsep}{os.environ['PATH']}"}
+        for name in ("pip", "apt-get", "python", "conda"):
+            self.write(name, "#!/bin/sh\n")
+        # Only the step that proposes calls it; scripts/propose.py has tests of its own.
+        self.write(
+            "python3", f"#!/bin/sh\necho \"propose $* TOKEN=$UPDATE_TOKEN\" >>'{self.log}'\n"
+        )
+
+    def write(self, name: str, text: str) -> None:
+        (self.bin / name).write_text(text)
+        (self.bin / name).chmod(0o755)
+
+    def begin(self, verdict: str = "ok", version: str = "8", fails: str = "nothing") -> None:
+        self.log.write_text("")
+        says = {"log": self.log, "verdict": verdict, "version": version, "fails": fails}
+        self.write("make", MAKE.format(**says))
+
+    def calls(self) -> list[str]:
+        return [c for c in self.log.read_text().splitlines() if not c.startswith("setup")]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What must be the same wherever a pipeline runs."""
+
+    verbs: tuple[str, ...]
+    needs: frozenset[str]
+    environment: str | None
+    runs: frozenset[str]
+    """The names of the EVENTS on which it runs, if all goes well."""
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    jobs: Mapping[str, Job]
+    triggers: frozenset[str]
+    schedule: str | None
+
+
+EVENTS = {
+    "push": ("main", SERVER),
+    "push without a registry": ("main", ""),
+    "pull request": ("", SERVER),
+}
+"""A branch, or none for a pull request, and the registry."""
+
+
+def called(lines: str) -> tuple[str, ...]:
+    """The verbs in a script; of two ways to call one, it counts once."""
+    found = re.findall(
+        r"make (?:-s )?([a-z-]+)|scripts?/(propose)\.py|\.github/(propose)\.py", lines
+    )
+    names = ["".join(one).removeprefix("ci-") for one in found]
+    return tuple(n for i, n in enumerate(names) if not i or names[i - 1] != n)
+
+
+def names(value: Any) -> frozenset[str]:
+    return frozenset([value] if isinstance(value, str) else value or [])
+
+
+def reached(
+    needs: Mapping[str, frozenset[str]],
+    triggers: frozenset[str],
+    starts: Callable[[str, str, str], bool],
+) -> dict[str, frozenset[str]]:
+    """On which events each job runs: where it may start, and all that it needs ran."""
+    ran: dict[str, set[str]] = {job: set() for job in needs}
+    for event, (branch, registry) in EVENTS.items():
+        if event == "pull request" and event.replace(" ", "_") not in triggers:
+            continue
+        for job, needed in needs.items():
+            if all(event in ran[name] for name in needed) and starts(job, branch, registry):
+                ran[job].add(event)
+    return {job: frozenset(events) for job, events in ran.items()}
+
+
+def github(project: Path) -> dict[str, Pipeline]:
+    found = {}
+    for path in (project / ".github/workflows").glob("*.yml"):
+        flow = yaml.safe_load(path.read_text())
+        jobs, on = flow["jobs"], flow[True]  # YAML reads `on` as true
+
+        def starts(job: str, branch: str, registry: str, jobs: Any = jobs) -> bool:
+            known = {
+                "github.ref": f"refs/heads/{branch}",
+                "github.event_name": "push" if branch else "pull_request",
+                "vars.MLFLOW_TRACKING_URI": registry,
+                "needs.monitor.outputs.verdict": "retrain",
+                "needs.cycle.outputs.version": "8",
+            }
+            text = jobs[job].get("if", "true").replace("&&", "and").replace("true", "True")
+            text = re.sub(r"\b(?:github|vars|needs)[\w.]+", lambda m: repr(known[m[0]]), text)
+            return bool(eval(text))
+
+        needs = {name: names(job.get("needs")) for name, job in jobs.items()}
+        triggers = frozenset(on) & {"push", "pull_request", "schedule"}
+        runs = reached(needs, triggers, starts)
+        found[path.stem] = Pipeline(
+            {
+                name: Job(
+                    called("\n".join(str(step.get("run", "")) for step in job["steps"])),
+                    needs[name],
+                    job.get("environment"),
+                    runs[name],
+                )
+                for name, job in jobs.items()
+            },
+            triggers,
+            on["schedule"][0]["cron"] if "schedule" in on else None,
+        )
+    return found
+
+
+def rule(text: str, known: Mapping[str, str]) -> bool:
+    """Whether a rule of GitLab's holds."""
+    text = re.sub(r"\$(\w+)", lambda m: repr(known.get(m[1], "")), text)
+    return bool(eval(text.replace("&&", "and").replace("||", "or")))
+
+
+def gitlab(project: Path) -> dict[str, Pipeline]:
+    head = yaml.safe_load((project / ".gitlab-ci.yml").read_text())
+    times = dict(
+        re.findall(r"SCHEDULE=(\w+) .* (\S+ \S+ \S+ \S+ \S+)$", _text(project), re.MULTILINE)
+    )
+    found = {}
+    for name in ("ci", "cycle", "update"):
+        jobs = yaml.safe_load((project / f".gitlab/{name}.yml").read_text())
+        schedule = "" if name == "ci" else name
+
+        def known(branch: str, registry: str, schedule: str = schedule) -> dict[str, str]:
+            source = "push" if branch else "merge_request_event"
+            return {
+                "CI_COMMIT_BRANCH": branch, "CI_DEFAULT_BRANCH": "main", "SCHEDULE": schedule,
+                "CI_PIPELINE_SOURCE": source, "MLFLOW_TRACKING_URI": registry,
+            }  # fmt: skip
+
+        def starts(job: str, branch: str, registry: str, jobs: Any = jobs, of: Any = known) -> bool:
+            rules = jobs[job].get("rules", [{}])
+            holds = (r for r in rules if rule(r.get("if", "True"), of(branch, registry)))
+            return next(holds, {"when": "never"}).get("when") != "never"
+
+        flow = [r["if"] for r in head["workflow"]["rules"]]
+        on = {
+            event
+            for event, branch in (("push", "main"), ("pull_request", ""))
+            if any(rule(text, known(branch, "")) for text in flow)
+        }
+        triggers = frozenset({"schedule"} if schedule else on)
+        needs = {job: names(told.get("needs")) for job, told in jobs.items()}
+        runs = reached(needs, triggers, starts)
+        places = {job: told.get("environment") for job, told in jobs.items()}
+        found[name] = Pipeline(
+            {
+                job: Job(
+                    called("\n".join(told["script"])),
+                    needs[job],
+                    place["name"] if isinstance(place := places[job], dict) else place,
+                    runs[job],
+                )
+                for job, told in jobs.items()
+            },
+            triggers,
+            times.get(schedule),
+        )
+    return found
+
+
+def _text(project: Path) -> str:
+    return (project / ".gitlab-ci.yml").read_text()
+
+
+AZURE = {"ci": "azure-pipelines.yml", "cycle": ".azure/cycle.yml", "update": ".azure/update.yml"}
+
+
+def expression(text: str, **known: Any) -> Any:
+    """What an expression of Azure's comes to; what is not there is empty."""
+    text = re.sub(r"\band\(", "all_(", text)
+    text = re.sub(r"variables\.([\w]+)", r"variables['\1']", text)
+    text = re.sub(r"stageDependencies\.(\w+)\.(\w+)\.outputs", r"jobs['\1.\2']", text)
+    text = re.sub(r"dependencies\.(\w+)\.outputs", r"stages['\1']", text)
+    known = {name: known.get(name, {}) for name in ("variables", "jobs", "stages")} | known
+    known["variables"] = defaultdict(str, known["variables"])
+    functions = {
+        "all_": lambda *of: all(of), "eq": lambda a, b: a == b, "ne": lambda a, b: a != b,
+        "succeededOrFailed": lambda: True,
+    }  # fmt: skip
+    return eval(text, functions | known)
+
+
+def steps_of(job: dict[str, Any], folder: Path) -> Iterator[dict[str, Any]]:
+    """The steps of a job, those of templates in their place."""
+    strategy = job.get("strategy", {}).get("runOnce", {}).get("deploy", {})
+    for step in job.get("steps") or strategy["steps"]:
+        if "template" in step:
+            yield from yaml.safe_load((folder / step["template"]).read_text())["steps"]
+        else:
+            yield step
+
+
+def variables_of(flow: dict[str, Any], reason: str, group: Mapping[str, str]) -> dict[str, str]:
+    """The variables at the root of a pipeline, with those of its group where it is read."""
+    found: dict[str, str] = {}
+
+    def take(entries: list[dict[str, Any]]) -> None:
+        for entry in entries:
+            for name, value in entry.items():
+                if condition := re.fullmatch(r"\$\{\{ if (.*) \}\}", name):
+                    if expression(condition[1], variables={"Build.Reason": reason}):
+                        take(value)
+                elif name == "group":
+                    assert value == "ciclo"
+                    found.update(group)
+                elif name == "name":
+                    found[value] = entry["value"]
+
+    take(flow["variables"])
+    return found
+
+
+def azure(project: Path) -> dict[str, Pipeline]:
+    found = {}
+    for name, path in AZURE.items():
+        flow = yaml.safe_load((project / path).read_text())
+        stages = {stage["stage"]: stage for stage in flow["stages"]}
+
+        def starts(
+            stage: str, branch: str, registry: str, stages: Any = stages, flow: Any = flow
+        ) -> bool:
+            return bool(
+                expression(
+                    stages[stage].get("condition", "True"),
+                    succeeded=lambda: True,
+                    variables={
+                        "Build.SourceBranch": f"refs/heads/{branch}"
+                        if branch
+                        else "refs/pull/1/merge",
+                        **variables_of(
+                            flow, "" if branch else "PullRequest", {"MLFLOW_TRACKING_URI": registry}
+                        ),
+                    },
+                    stages={
+                        "monitor": {"monitor.seen.verdict": "retrain"},
+                        "cycle": {"cycle.cycle.turned.version": "8"},
+                    },
+                )
+            )
+
+        on = {"push": flow.get("trigger"), "pull_request": flow.get("pr")}
+        times = flow.get("schedules", [])
+        triggers = frozenset(event for event, told in on.items() if told != "none")
+        triggers |= {"schedule"} if times else set()
+        needs = {stage: names(told["dependsOn"]) for stage, told in stages.items()}
+        runs = reached(needs, triggers, starts)
+        jobs = {}
+        for stage, told in stages.items():
+            (job,) = told["jobs"]
+            lines = [
+                str(step.get("script", step.get("bash", "")))
+                for step in steps_of(job, (project / path).parent)
+            ]
+            verbs = tuple(verb for verb in called("\n".join(lines)) if verb != "setup")
+            jobs[stage] = Job(verbs, needs[stage], job.get("environment"), runs[stage])
+        found[name] = Pipeline(jobs, triggers, times[0]["cron"] if times else None)
+    return found
