@@ -7,7 +7,8 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from harness import commit, copy, fast, snapshot
+from harness import commit, copy, fast, git, snapshot
+from standins import CLIENT, CLIENTS, MAKE, ORIGIN, Standing
 from variants import key, variants
 
 GIT = """
@@ -73,3 +74,19 @@ def run():
         return done.stdout
 
     return call
+
+
+@pytest.fixture(params=CLIENTS)
+def standing(request, template, tmp_path) -> Standing:
+    """A project whose provider is a stand-in, for each provider."""
+    project, tools = copy(template, tmp_path / "it", ci=request.param), tmp_path / "bin"
+    commit(project)
+    git(project, "remote", "add", "origin", ORIGIN)
+    tools.mkdir()
+    for name, text in {CLIENTS[request.param]: CLIENT, "make": MAKE}.items():
+        (tools / name).write_text(text)
+        (tools / name).chmod(0o755)
+    for name in ("git", "sh"):  # and no real client
+        (tools / name).symlink_to(str(shutil.which(name)))
+    (tmp_path / "state").write_text('{"known": ["ci.yml", "cycle.yml", "update.yml"]}')
+    return Standing(request.param, project, tools)
