@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from harness import commit, copy, fast, git, snapshot
-from standins import CLIENT, CLIENTS, MAKE, ORIGIN, Standing
+from standing import CLIENT, CLIENTS, MAKE, ORIGIN, Standing
 from variants import key, variants
 
 GIT = """
@@ -76,12 +76,21 @@ def run():
     return call
 
 
+@pytest.fixture(scope="session")
+def hosted(template, tmp_path_factory) -> dict[str, Path]:
+    """A committed project for each provider."""
+    home = tmp_path_factory.mktemp("hosted")
+    for ci in CLIENTS:
+        commit(copy(template, home / ci, ci=ci))
+        git(home / ci, "remote", "add", "origin", ORIGIN)
+    return {ci: home / ci for ci in CLIENTS}
+
+
 @pytest.fixture(params=CLIENTS)
-def standing(request, template, tmp_path) -> Standing:
+def standing(request, hosted, tmp_path) -> Standing:
     """A project whose provider is a stand-in, for each provider."""
-    project, tools = copy(template, tmp_path / "it", ci=request.param), tmp_path / "bin"
-    commit(project)
-    git(project, "remote", "add", "origin", ORIGIN)
+    project = shutil.copytree(hosted[request.param], tmp_path / "it")
+    tools = tmp_path / "bin"
     tools.mkdir()
     for name, text in {CLIENTS[request.param]: CLIENT, "make": MAKE}.items():
         (tools / name).write_text(text)

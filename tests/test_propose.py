@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from standins import RUN, Standing
+from standing import RUN, Standing
 
 RUNS = RUN | {"azure": {**RUN["azure"], "SYSTEM_ACCESSTOKEN": "$(System.AccessToken)"}}
 PLACE = {
@@ -109,6 +109,15 @@ def test_without_any_token_the_end_is_clear(standing, proposing):
     assert "error: the update could not be proposed; " in said
     assert "UPDATE_TOKEN" in said
     assert standing.client()["log"] == []
+
+
+def test_a_token_that_may_not_speak_is_told_so(standing, proposing):
+    standing.client(refuse="issues --method", says="403 Forbidden (HTTP 403)")
+    code, said = proposing(**JOB[standing.ci])
+    if standing.ci == "gitlab":
+        assert (code, said.count("\n")) == (1, 1)
+        assert "HTTP 403" in said
+        assert "UPDATE_TOKEN" in said
 
 
 def test_nothing_newer_proposes_nothing(standing, proposing):

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 from harness import ROOT, copy
-from standins import CLIENTS, RUN
+from standing import CLIENTS, RUN
 
 GIVEN = {
     "MLFLOW_TRACKING_URI": "http://registry.example",
@@ -133,11 +133,12 @@ def test_what_a_plan_lacks_is_told_and_the_rest_is_made(standing):
         "azure": "pipelinesChecks --resource configurations --route-parameters project=project "
         "--http-method POST",
     }[standing.ci]
-    standing.client(environments={"production": []}, refuse=refuse, says="HTTP 422: your plan")
+    standing.client(environments={"production": []}, refuse=refuse, says="your plan (HTTP 404)")
     code, said = standing("ci", "setup", **GIVEN)
     assert code == 1
     assert "failed   a person approves production" in said
     assert "your plan" in said
+    assert standing.ci != "gitlab" or "protected environments need Premium" in said
     assert "made     pipeline update" in said
 
 

@@ -29,12 +29,12 @@ def _server(token: str = "") -> dict[str, str]:
 
 
 def api(path: str, method: str = "GET", body: dict[str, Any] | None = None) -> Any:
-    """What GitHub answers; None where there is nothing."""
+    """What GitHub answers; None where nothing is to be got."""
     more = ("--input", "-") if body is not None else ()
     try:
         said = gh("api", "--method", method, path, *more, stdin=json.dumps(body), **_server())
     except Failed as error:
-        if "HTTP 404" in str(error):
+        if method == "GET" and "HTTP 404" in str(error):
             return None
         raise
     return json.loads(said or "null")

@@ -15,6 +15,10 @@ TOKENS = {
     "CI_TOKEN": "reads who may and did approve: a project access token, read_api, Maintainer",
     "UPDATE_TOKEN": "pushes updates: a project access token, api and write_repository",
 }
+ADVICE = (
+    "set the CI/CD variable UPDATE_TOKEN to a project access token with the scopes api and "
+    "write_repository"
+)
 CRON = {"cycle": "17 5 * * *", "update": "41 4 * * 1"}
 PROJECT = f"projects/{os.environ.get('CI_PROJECT_ID', ':fullpath')}"
 """Outside pipelines glab fills this in from the repository it stands in."""
@@ -31,13 +35,13 @@ def _server(token: str = "") -> dict[str, str]:
 
 
 def api(path: str, body: dict[str, Any] | None = None, token: str = "") -> Any:
-    """What GitLab answers; None where there is nothing. With a body it makes something."""
+    """What GitLab answers; None where nothing is to be got. With a body it makes something."""
     head = ("--header", "Content-Type: application/json")
     more = ("--method", "POST", *head, "--input", "-") if body is not None else ()
     try:
         said = glab("api", path, *more, stdin=json.dumps(body), **_server(token))
     except Failed as error:
-        if "404" in str(error):
+        if body is None and "HTTP 404" in str(error):
             return None
         raise
     return json.loads(said or "null")
@@ -58,7 +62,9 @@ def names() -> set[str]:
 
 
 def set_variable(name: str, value: str) -> None:
-    glab("variable", "set", name, "--raw", stdin=value, **_server())
+    """Merge requests see the data and the runners, and nothing else."""
+    more = () if name in ("DATA_URI", "RUNNER") else ("--protected",)
+    glab("variable", "set", name, "--raw", *more, stdin=value, **_server())
 
 
 def set_secret(name: str, value: str) -> None:
@@ -89,15 +95,19 @@ def protect(environment: str, reviewers: list[str]) -> None:
             raise Failed(f"REVIEWERS: GitLab knows no user {name}")
         levels.append({"user_id": people[0]["id"]})
     body = {"name": environment, "deploy_access_levels": levels}
-    if api(f"{PROJECT}/protected_environments", body) is None:
-        raise Failed("this GitLab has no protected environments: they need Premium")
+    try:
+        api(f"{PROJECT}/protected_environments", body)
+    except Failed as error:
+        why = "; protected environments need Premium" if "HTTP 404" in str(error) else ""
+        raise Failed(f"{error}{why}") from None
 
 
 def scheduled(pipeline: str) -> bool:
     """Whether an active schedule has SCHEDULE=pipeline, which the jobs look at."""
     for known in api(f"{PROJECT}/pipeline_schedules?per_page=100&scope=active") or []:
-        variables = api(f"{PROJECT}/pipeline_schedules/{known['id']}").get("variables", [])
-        if any(v["key"] == "SCHEDULE" and v["value"] == pipeline for v in variables):
+        details = api(f"{PROJECT}/pipeline_schedules/{known['id']}") or {}
+        variables = {v["key"]: v["value"] for v in details.get("variables", [])}
+        if variables.get("SCHEDULE") == pipeline:
             return True
     return False
 
@@ -150,10 +160,7 @@ def _speaker() -> str:
     """The token that may open an issue; a job's own may not."""
     found = token() or os.environ.get("CI_TOKEN", "")
     if not found:
-        raise Stop(
-            "the update could not be proposed; set the CI/CD variable UPDATE_TOKEN to a project "
-            "access token with the scopes api and write_repository"
-        )
+        raise Stop(f"the update could not be proposed; {ADVICE}")
     return found
 
 
@@ -164,4 +171,7 @@ def told(title: str) -> bool:
 
 
 def tell(title: str, body: str) -> None:
-    api(f"{PROJECT}/issues", {"title": title, "description": body}, _speaker())
+    try:
+        api(f"{PROJECT}/issues", {"title": title, "description": body}, _speaker())
+    except Failed as error:
+        raise Stop(f"{error}; {ADVICE}") from None
