@@ -8,7 +8,8 @@ import time
 from pathlib import Path
 
 import pytest
-from harness import commit, copy, fast, snapshot
+from harness import commit, copy, fast, git, snapshot
+from standing import CLIENT, CLIENTS, MAKE, ORIGIN, Standing
 from variants import key, variants
 
 GIT = """
@@ -98,3 +99,28 @@ def run():
         return done.stdout
 
     return call
+
+
+@pytest.fixture(scope="session")
+def hosted(template, tmp_path_factory) -> dict[str, Path]:
+    """A committed project for each provider."""
+    home = tmp_path_factory.mktemp("hosted")
+    for ci in CLIENTS:
+        commit(copy(template, home / ci, ci=ci))
+        git(home / ci, "remote", "add", "origin", ORIGIN)
+    return {ci: home / ci for ci in CLIENTS}
+
+
+@pytest.fixture(params=CLIENTS)
+def standing(request, hosted, tmp_path) -> Standing:
+    """A project whose provider is a stand-in, for each provider."""
+    project = shutil.copytree(hosted[request.param], tmp_path / "it")
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    for name, text in {CLIENTS[request.param]: CLIENT, "make": MAKE}.items():
+        (tools / name).write_text(text)
+        (tools / name).chmod(0o755)
+    for name in ("git", "sh"):  # and no real client
+        (tools / name).symlink_to(str(shutil.which(name)))
+    (tmp_path / "state").write_text('{"known": ["ci.yml", "cycle.yml", "update.yml"]}')
+    return Standing(request.param, project, tools)

@@ -1,7 +1,6 @@
 """Law 7: each CI file is linted, and what it does is seen by running it: act turns the graph."""
 
 import itertools
-import json
 import os
 import re
 import subprocess
@@ -18,8 +17,8 @@ from variants import AXES
 PINNED = re.compile(
     r"uses: (\./\.github/actions/[a-z]+|[\w.-]+/[\w.-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+)$"
 )
-VERB = re.compile(r"make (?:-s )?([a-z]+)(?: [A-Z]+=[\w./]+)*(?: >> \"\$GITHUB_OUTPUT\")?")
-SAID = re.compile(r'echo "::(?:warning|error)::.*"|exit 1|python3 \.github/propose\.py')
+VERB = re.compile(r"make (?:-s )?([a-z-]+)(?: [A-Z]+=[\w./]+)*(?: >> \"\$GITHUB_OUTPUT\")?")
+SAID = re.compile(r'echo "::(?:warning|error)::.*"|exit 1|python3 scripts/propose\.py')
 MAKE = """#!/bin/sh
 echo "$* VERSION=$VERSION BUNDLE=$BUNDLE URI=$MLFLOW_TRACKING_URI" >>'{log}'
 mkdir -p reports build/bundle/7
@@ -79,7 +78,7 @@ def test_schemas_and_audit_find_nothing(project):
 
 def test_jobs_call_make_verbs_only(project):
     said = subprocess.run(["make", "help"], cwd=project, capture_output=True, text=True, check=True)
-    verbs = set(re.findall(r"make ([a-z]+)", said.stdout)) | {"show"}
+    verbs = set(re.findall(r"make ([a-z-]+)", said.stdout)) | {"show"}
     for step in steps(project):
         for line in str(step.get("run", "")).splitlines():
             if not SAID.fullmatch(line):
@@ -118,9 +117,12 @@ def test_jobs_are_bounded_and_have_no_rights(project):
             promotes = [re.search(r"promote ENV=(\w+)", str(s.get("run"))) for s in job["steps"]]
             for found in filter(None, promotes):
                 assert job["environment"] == key == found[1], "its approval is the provider's"
+                asked = "ci-promote" in found.string
+                assert asked == (key == "production"), "production asks who approved"
             assert job["timeout-minutes"] <= 120
-            writes = {"issues": "write"} if name == "update.yml" else {}
-            assert job["permissions"] in ({}, {"contents": "read"} | writes)
+            more = {"issues": "write"} if name == "update.yml" else {}
+            more = {"actions": "read"} if key == "production" else more
+            assert job["permissions"] in ({}, {"contents": "read"} | more)
             assert job["runs-on"] == "${{ vars.RUNNER || 'ubuntu-24.04' }}"
 
 
@@ -161,11 +163,11 @@ def act(template, tmp_path):
 def test_a_push_is_checked_trained_tried_and_promoted(act):
     code, calls, out = act("push", "ci.yml", *SERVER)
     assert code == 0, out[-3000:]
-    assert said(calls) == [*CHECKED, "promote", "promote"]
+    assert said(calls) == [*CHECKED, "promote", "ci-promote"]
     assert "load VERSION=7 BUNDLE= URI=http://registry.example" in calls
     assert calls[-2:] == [
         "promote ENV=staging VERSION=7 BUNDLE= URI=http://registry.example",
-        "promote ENV=production VERSION=7 BUNDLE= URI=http://registry.example",
+        "ci-promote ENV=production VERSION=7 BUNDLE= URI=http://registry.example",
     ]
     assert "::warning::" not in out
 
@@ -202,8 +204,8 @@ def test_the_cycle_retrains_on_the_verdict_only(act):
         assert (code, said(calls)) == (0, ["monitor"]), out[-3000:]
     code, calls, out = act("schedule", "cycle.yml", *SERVER, verdict="retrain")
     assert code == 0, out[-3000:]
-    assert said(calls) == ["monitor", "cycle", "load", "promote"]
-    assert calls[-1].startswith("promote ENV=production VERSION=8")
+    assert said(calls) == ["monitor", "cycle", "load", "ci-promote"]
+    assert calls[-1].startswith("ci-promote ENV=production VERSION=8")
 
 
 @pytest.mark.heavy
@@ -224,88 +226,3 @@ def test_an_update_is_made_and_then_proposed(act):
     code, calls, out = act("schedule", "update.yml", fails="update")
     assert (code != 0, said(calls)) == (True, ["update"])
     assert "there is nothing to propose" in out, "it is proposed though the update left work"
-
-
-GH = """#!/bin/sh
-echo "$GH_TOKEN: $*" >>'{log}'
-case "$1 $2" in
-  "pr create") exit {fails} ;;
-  "pr list") echo "{proposed}" ;;
-  "issue list") echo "{open}" ;;
-  "issue create") cp reports/update.md '{body}' ;;
-esac
-"""
-
-
-@pytest.fixture
-def proposing(template, tmp_path):
-    """A project with a remote and an update in its tree; what `propose` does with it."""
-    made, remote, log = tmp_path / "it", tmp_path / "remote", tmp_path / "log"
-    copy(template, made, ci="github")
-    commit(made)
-    subprocess.run(["git", "init", "--quiet", "--bare", remote], check=True)
-    subprocess.run(["git", "-C", made, "remote", "add", "origin", remote], check=True)
-    (tmp_path / "bin").mkdir()
-
-    def run(token: str, report: Any = (), **gh: Any) -> tuple[int, str, str]:
-        found = {"from": "v1.0.0", "to": "v1.1.0", "changed": 1, "conflicts": [], "kept": []}
-        (made / "reports").mkdir(exist_ok=True)
-        (made / "reports/update.json").write_text(json.dumps(found | dict(report)))
-        (made / "Makefile").write_text((made / "Makefile").read_text() + "# newer\n")
-        (made / "new.txt").write_text("a new file\n")
-        says = {"fails": 0, "proposed": "", "open": "", "log": log, "body": tmp_path / "body"} | gh
-        (tmp_path / "bin/gh").write_text(GH.format(**says))
-        (tmp_path / "bin/gh").chmod(0o755)
-        log.write_text("")
-        own = {"PATH": f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}"}
-        own |= {"UPDATE_TOKEN": token, "GH_TOKEN": "workflow"}
-        done = subprocess.run(
-            [sys.executable, ".github/propose.py"], cwd=made, env=os.environ | own,
-            capture_output=True, text=True,
-        )  # fmt: skip
-        return done.returncode, log.read_text(), done.stdout + done.stderr
-
-    run.remote, run.body = remote, tmp_path / "body"
-    return run
-
-
-def test_with_a_token_a_branch_is_pushed_and_a_pull_request_opened(proposing):
-    for _ in range(2):  # the second time as after a run that was killed
-        code, asked, out = proposing("team")
-        assert code == 0, out
-        made = "team: pr create --head ciclo-v1.1.0 --title Update from ciclo v1.0.0 to v1.1.0"
-        assert made in asked
-        assert "issue" not in asked
-    shown = ["git", "-C", proposing.remote, "show", "ciclo-v1.1.0:Makefile"]
-    assert "# newer" in subprocess.run(shown, capture_output=True, text=True, check=True).stdout
-    code, asked, out = proposing("team", proposed="https://example/1")
-    assert (code, "was proposed already" in out, "pr create" in asked) == (0, True, False)
-
-
-@pytest.mark.parametrize(
-    ("token", "report", "gh", "told"),
-    [
-        ("", {}, {}, "had the workflow the secret UPDATE_TOKEN"),
-        ("team", {"conflicts": ["Makefile"]}, {}, "for a person to look at: Makefile"),
-        ("team", {"kept": ["deploy.mk"]}, {}, "for a person to look at: deploy.mk"),
-        ("team", {}, {"fails": 1}, "No pull request could be opened: `gh pr create` failed"),
-    ],
-    ids=["no-token", "conflict", "kept", "refused"],
-)
-def test_else_an_issue_shows_the_diff(proposing, token, report, gh, told):
-    code, asked, out = proposing(token, report, **gh)
-    assert code == 0, out
-    assert "workflow: issue create" in asked
-    body = proposing.body.read_text()
-    assert told in body
-    if not gh:
-        assert "+# newer" in body
-        assert "+a new file" in body
-    code, asked, out = proposing(token, report, open="https://example/2", **gh)
-    assert (code, "an open issue says so already" in out) == (0, True)
-    assert "issue create" not in asked
-
-
-def test_nothing_newer_proposes_nothing(proposing):
-    code, asked, out = proposing("team", {"changed": 0})
-    assert (code, asked, "nothing to propose" in out) == (0, "", True)

@@ -129,9 +129,9 @@ def test_make_reads_its_files(answers, renders, run):
     shown = run("make", "help", cwd=renders[key(answers)])
     verbs = (
         "setup lock check data train ui status promote rollback serve score load capacity monitor"
-        " cycle report image up down deploy doctor update clean help"
+        " cycle report image up down deploy doctor update clean help ci-setup ci-check ci-promote"
     )
-    assert not set(verbs.split()) - set(re.findall(r"make (\w+)", shown))
+    assert not set(verbs.split()) - set(re.findall(r"make ([\w-]+)", shown))
 
 
 def test_texts_arrive_unchanged(renders):
@@ -156,7 +156,7 @@ def test_every_choice_changes_a_file(question, template, tmp_path):
 
 def test_no_choice_has_an_overlay_without_a_question():
     """Overlays name a question, and one of its choices."""
-    form = re.compile(r"\{% if (\w+) == '([\w.-]+)' %\}\.\{% endif %\}")
+    form = re.compile(r"\{% if (\w+) (?:==|!=) '([\w.-]+)' %\}\.\{% endif %\}")
     for path in (ROOT / "template").rglob("*{%*"):
         found = form.fullmatch(path.name)
         assert found, f"{path.name} is not of the form of an overlay"

@@ -126,7 +126,7 @@ def test_the_bootstrap_sees_a_gain_and_a_loss() -> None:
 def test_production_asks_for_the_load_report_of_this_bundle(known) -> None:
     import json
 
-    asked = settings.load(gates={**FREE, "load": True, "approval": True})
+    asked = settings.load(gates={**FREE, "load": True, "approval": "name"})
     with pytest.raises(promote.Refused, match=r"no load report.*approval"):
         promote.promote("production", asked, known, version="1")
     digest = known.versions()[-1].tags["bundle"]

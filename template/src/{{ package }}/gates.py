@@ -66,7 +66,7 @@ def gates(
     found = []
     if limits.load:
         found.append(_load_gate(candidate, registry))
-    if limits.approval:
+    if limits.approval == "name":
         found.append(Gate("approval", bool(candidate.by), candidate.by or "say who: BY=name"))
     return found
 

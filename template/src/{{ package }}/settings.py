@@ -6,7 +6,7 @@ refused; in the environment, which others share, it is not ours.
 """
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_settings import (
@@ -64,8 +64,10 @@ class Gates(Section):
     """Fewer labelled rows, newer than both models, than this decide nothing."""
     load: bool = True
     """Whether production asks for a load report within the limits."""
-    approval: bool = False
-    """Whether production asks for a name (BY=)."""
+    approval: Literal["ci", "name", "none"] = "ci"
+    """Who lets a version into production. `ci`: in a pipeline a person, through the protected
+    environment; by hand nobody is asked. `name`: by hand a name (BY=) is asked for, too. `none`:
+    nobody."""
     unattended: bool = False
     """Whether the cycle may promote to production with no hand on it."""
 

@@ -1,0 +1,11 @@
+# Pipelines: none were chosen.
+
+##@ Pipelines
+
+.PHONY: ci-setup ci-check ci-promote
+ci-setup: ## there are no pipelines: make update CHOICE='ci=github' brings some
+	@echo "error: no pipelines were chosen; make update CHOICE='ci=github' chooses some" >&2; exit 1
+
+ci-check: ci-setup ## the same
+
+ci-promote: ci-setup ## the same; by hand: make promote ENV=production

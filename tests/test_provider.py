@@ -1,0 +1,167 @@
+"""What lies outside the files, for each provider, over a stand-in of its client."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from harness import ROOT, copy
+from standing import CLIENTS, RUN
+
+GIVEN = {
+    "MLFLOW_TRACKING_URI": "http://registry.example",
+    "JOURNAL_URL": "postgresql://u:s3cret@h/d",
+}
+
+
+def test_setup_makes_once_what_check_asks_for(standing):
+    code, said = standing("ci", "check")
+    assert code == 1
+    for promise in ("MLFLOW_TRACKING_URI", "a person approves production", "pipeline cycle"):
+        assert f"not held  {promise}" in said, said
+    assert "hint      JOURNAL_URL" in said
+    assert "hint      UPDATE_TOKEN" in said
+
+    code, made = standing("ci", "setup", **GIVEN)
+    assert code == 0, made
+    assert "made     JOURNAL_URL" in made
+    assert "missing  UPDATE_TOKEN" in made
+    code, again = standing("ci", "setup", **GIVEN)
+    assert (code, "made " in again) == (0, False), again
+    code, said = standing("ci", "check")
+    assert (code, "not held" in said) == (0, False), said
+    assert "ok        a person approves production" in said
+
+    state = standing.client()
+    assert state["values"]["MLFLOW_TRACKING_URI"]["value"] == GIVEN["MLFLOW_TRACKING_URI"]
+    assert state["values"]["JOURNAL_URL"] == {"secret": True, "value": GIVEN["JOURNAL_URL"]}
+    assert "s3cret" not in made + again + said + json.dumps(state["log"])
+
+
+def test_a_login_of_the_registry_is_enough(standing):
+    standing("ci", "setup", **GIVEN, MLFLOW_TRACKING_TOKEN="a-token-of-the-registry")
+    _, said = standing("ci", "check")
+    assert "ok        MLFLOW_TRACKING_TOKEN" in said
+    assert "MLFLOW_TRACKING_PASSWORD" not in said
+
+
+def test_reviewers_are_those_that_were_named(standing):
+    code, said = standing("ci", "setup", **GIVEN, REVIEWERS="ada, bo")
+    assert code == 0, said
+    (rule,) = standing.client()["environments"]["production"][:1]
+    assert len(rule.get("reviewers", []) or rule.get("settings", {}).get("approvers", [1, 1])) == 2
+    assert standing.ci != "gitlab" or rule == {"user_id": 2}
+
+
+def test_nothing_reaches_an_unprotected_environment(standing):
+    standing.client(environments={"production": []})
+    for gate in ("", "ci", "name"):
+        code, said = standing(
+            "ci", "promote", "production", **RUN[standing.ci], GATES_APPROVAL=gate
+        )
+        assert code == 1
+        assert "make ci-setup" in said
+        assert "approval = 'none'" in said
+        assert said.count("\n") == 1
+    assert not standing.promoted()
+
+
+def test_who_approved_goes_into_the_history(standing):
+    standing("ci", "setup", **GIVEN)
+    code, said = standing("ci", "promote", "production", **RUN[standing.ci])
+    assert (code, "nobody approved this run" in said, standing.promoted()) == (1, True, "")
+    standing.client(approvals=["zoe", "o'neil@x.org"])
+    code, said = standing("ci", "promote", "production", **RUN[standing.ci], VERSION="7")
+    assert code == 0, said
+    made = "promote ENV=production VERSION=7 BY=o_neil@x.org, zoe\n"
+    assert standing.promoted().endswith(made), "nothing of a name reaches the shell"
+
+
+def test_where_the_settings_say_so_nobody_is_asked(standing):
+    (standing.project / "settings.toml").write_text('[gates]\napproval = "none"\n')
+    code, said = standing("ci", "promote", "production", **RUN[standing.ci], VERSION="7")
+    assert code == 0, said
+    assert "ENV=production VERSION=7 BY=ann" in standing.promoted()
+    assert standing.client()["log"] == []
+    standing("ci", "setup", **GIVEN)
+    code, said = standing("ci", "check")
+    assert (code, "production asks nobody" in said) == (0, True), said
+    assert standing.client()["environments"]["production"] == []
+
+
+def test_a_manual_job_is_an_approval_on_gitlab_only(standing):
+    standing("ci", "setup", **GIVEN)
+    code, _ = standing("ci", "promote", "production", **RUN[standing.ci], CI_JOB_MANUAL="true")
+    assert (code == 0) == (standing.ci == "gitlab")
+    assert ("BY=ann" in standing.promoted()) == (standing.ci == "gitlab")
+
+
+@pytest.mark.parametrize(
+    ("words", "environment", "told"),
+    [
+        (("promote", "production"), {}, "by hand: make promote"),
+        (("promote", ""), {}, "make ci-promote ENV=production"),
+        (("else",), {}, "use setup, check, or promote"),
+        (("check",), {"GATES_APPROVAL": "maybe"}, "gates.approval = 'maybe'; use ci, name or none"),
+    ],
+)
+def test_bad_input_is_answered_in_a_line(standing, words, environment, told):
+    code, said = standing("ci", *words, **environment)
+    assert (code, said.count("\n")) == (1, said.count("\n")), said
+    assert told in said
+    assert said.splitlines()[-1].startswith("error: ")
+
+
+def test_a_missing_or_unknown_client_is_one_line(standing):
+    name = CLIENTS[standing.ci]
+    asks = {"gh": "gh auth login", "glab": "HTTP 401", "az": "Please run 'az login'"}[name]
+    standing.client(refuse=" ", says=f"To get started, run: {asks}")
+    code, said = standing("ci", "check")
+    assert (code, said.count("\n")) == (1, 1)
+    assert f"error: {name} is not logged in; run `{name} " in said
+    (standing.tools / name).unlink()
+    code, said = standing("ci", "setup", **GIVEN)
+    assert (code, said.count("\n")) == (1, 1)
+    assert f"error: {name} is not installed; see https://" in said
+
+
+def test_what_a_plan_lacks_is_told_and_the_rest_is_made(standing):
+    refuse = {
+        "github": "PUT repos/{owner}/{repo}/environments/production",
+        "gitlab": "protected_environments --method",
+        "azure": "pipelinesChecks --resource configurations --route-parameters project=project "
+        "--http-method POST",
+    }[standing.ci]
+    standing.client(environments={"production": []}, refuse=refuse, says="your plan (HTTP 404)")
+    code, said = standing("ci", "setup", **GIVEN)
+    assert code == 1
+    assert "failed   a person approves production" in said
+    assert "your plan" in said
+    assert standing.ci != "gitlab" or "protected environments need Premium" in said
+    assert "made     pipeline update" in said
+
+
+def test_a_workflow_that_was_not_pushed_is_told(standing):
+    if standing.ci == "github":
+        standing.client(known=["ci.yml"])
+        code, said = standing("ci", "setup", **GIVEN)
+        assert code == 1
+        assert "push .github/workflows/cycle.yml to the default branch first" in said
+
+
+def test_the_scripts_are_typed(standing):
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", "--strict", "--python-version", "3.11",
+         "--config-file", os.devnull, "--cache-dir", ROOT / ".mypy_cache", "ci.py", "propose.py"],
+        cwd=standing.project / "scripts", capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
+
+
+def test_without_pipelines_each_verb_says_so(template, tmp_path):
+    project = copy(template, tmp_path / "it", ci="none")
+    for verb in ("ci-setup", "ci-check", "ci-promote"):
+        done = subprocess.run(["make", verb], cwd=project, capture_output=True, text=True)
+        assert done.returncode != 0
+        assert "error: no pipelines were chosen; make update CHOICE='ci=github'" in done.stderr
