@@ -15,6 +15,8 @@ import yaml
 BIN = Path(sys.executable).parent
 """The linters are Python packages of the tests' own environment."""
 CHECKED = ["check", "data", "train", "bundle", "image", "smoke", "load"]
+MAIN = [*CHECKED, "push"]
+"""What a push to main does, before anything is promoted."""
 SERVER = "http://registry.example"
 MAKE = """#!/bin/sh
 for word in "$@"; do

@@ -4,14 +4,13 @@ import itertools
 import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from harness import ROOT, commit, copy
-from pipelines import BIN, CHECKED, lint, said
+from pipelines import BIN, CHECKED, MAIN, lint, said
 from variants import AXES
 
 PINNED = re.compile(
@@ -122,6 +121,7 @@ def test_jobs_are_bounded_and_have_no_rights(project):
             assert job["timeout-minutes"] <= 120
             more = {"issues": "write"} if name == "update.yml" else {}
             more = {"actions": "read"} if key == "production" else more
+            more = {"packages": "write"} if key == "build" else more
             assert job["permissions"] in ({}, {"contents": "read"} | more)
             assert job["runs-on"] == "${{ vars.RUNNER || 'ubuntu-24.04' }}"
 
@@ -163,7 +163,7 @@ def act(template, tmp_path):
 def test_a_push_is_checked_trained_tried_and_promoted(act):
     code, calls, out = act("push", "ci.yml", *SERVER)
     assert code == 0, out[-3000:]
-    assert said(calls) == [*CHECKED, "promote", "ci-promote"]
+    assert said(calls) == [*MAIN, "promote", "ci-promote"]
     assert "load VERSION=7 BUNDLE= URI=http://registry.example" in calls
     assert calls[-2:] == [
         "promote ENV=staging VERSION=7 BUNDLE= URI=http://registry.example",
@@ -176,7 +176,7 @@ def test_a_push_is_checked_trained_tried_and_promoted(act):
 def test_without_a_registry_a_push_promotes_nothing_and_says_so(act):
     code, calls, out = act("push", "ci.yml")
     assert code == 0, out[-3000:]
-    assert said(calls) == CHECKED
+    assert said(calls) == MAIN
     assert "load VERSION= BUNDLE=build/bundle URI=" in calls
     assert "set the variable MLFLOW_TRACKING_URI" in out
 

@@ -16,6 +16,7 @@ from harness import commit, copy
 from pipelines import (
     AZURE,
     CHECKED,
+    MAIN,
     SERVER,
     Tools,
     expression,
@@ -219,10 +220,11 @@ REGISTRY = {"MLFLOW_TRACKING_URI": SERVER}
 
 def test_a_push_is_checked_trained_tried_and_promoted(turn):
     done, calls = turn("ci", REGISTRY | {"MLFLOW_TRACKING_TOKEN": "secret"})
-    assert said(calls) == [*CHECKED, "promote", "ci-promote"], done.out
+    assert said(calls) == [*MAIN, "promote", "ci-promote"], done.out
     end = f"URI={SERVER} TOKEN=secret"
-    assert calls[-3:] == [
+    assert calls[-4:] == [
         f"load | VERSION=7 BUNDLE= BY= {end}",
+        f"push | VERSION=7 BUNDLE= BY= URI={SERVER} TOKEN=",
         f"promote ENV=staging | VERSION=7 BUNDLE= BY=Ada {end}",
         f"ci-promote ENV=production | VERSION=7 BUNDLE= BY= {end}",
     ]
@@ -233,8 +235,8 @@ def test_a_push_is_checked_trained_tried_and_promoted(turn):
 
 def test_without_a_registry_a_push_promotes_nothing_and_says_so(turn):
     done, calls = turn("ci", {"DATA_URI": "data"})
-    assert said(calls) == CHECKED, done.out
-    assert calls[-1].endswith("| VERSION= BUNDLE=build/bundle BY= URI= TOKEN="), (
+    assert said(calls) == MAIN, done.out
+    assert calls[-2].endswith("| VERSION= BUNDLE=build/bundle BY= URI= TOKEN="), (
         "no literal $(NAME)"
     )
     assert "bundle-not-registered" in done.artifacts
