@@ -2,12 +2,13 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
 import pytest
-from harness import ROOT, copy
-from standing import CLIENTS, RUN
+from harness import ROOT, copy, git
+from standing import CLIENTS, ORIGIN, RUN
 
 GIVEN = {
     "MLFLOW_TRACKING_URI": "http://registry.example",
@@ -148,6 +149,56 @@ def test_a_workflow_that_was_not_pushed_is_told(standing):
         code, said = standing("ci", "setup", **GIVEN)
         assert code == 1
         assert "push .github/workflows/cycle.yml to the default branch first" in said
+
+
+def test_the_verb_hands_all_of_it_on(standing):
+    """With the project's own Makefile, and a Python that runs the scripts and notes the rest."""
+    (standing.tools / "make").unlink()
+    for name in ("make", "cat", "git", "awk"):
+        if not (standing.tools / name).exists():
+            (standing.tools / name).symlink_to(str(shutil.which(name)))
+    bin, log = standing.project / ".venv" / "bin", standing.project / "log"
+    for path in (bin / "python", standing.project / "locks" / "dev.txt", bin.parent / ".ready"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(
+            f'#!/bin/sh\ncase $1 in scripts/*) exec "{sys.executable}" -S "$@" ;; esac\n'
+            f"echo \"$*\" >>'{log}'\n"
+        )
+    (bin / "python").chmod(0o755)
+    standing("ci", "setup", **GIVEN)
+    standing.client(approvals=["zoe", "o'neil@x.org"])
+    state = {"STATE": str(standing.tools.parent / "state"), "PATH": str(standing.tools)}
+    done = subprocess.run(
+        ["make", "ci-promote", "ENV=production"], cwd=standing.project, text=True,
+        env=state | RUN[standing.ci] | {"VERSION": "7"}, capture_output=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    asked = "promote --env production --version 7 --by o_neil@x.org, zoe\n"
+    assert log.read_text().endswith(asked)
+
+
+@pytest.mark.parametrize("standing", ["azure"], indirect=True)
+@pytest.mark.parametrize(
+    ("origin", "place"),
+    [
+        (ORIGIN, "https://dev.azure.com/org project it"),
+        ("https://dev.azure.com/org/_git/it", "https://dev.azure.com/org it it"),
+        ("git@ssh.dev.azure.com:v3/org/a%20b/it", "https://dev.azure.com/org a b it"),
+    ],
+)
+def test_where_the_project_is_on_azure(standing, origin, place):
+    git(standing.project, "remote", "set-url", "origin", origin)
+    command = [sys.executable, "-c", "import provider; print(*provider._place())"]
+    said = subprocess.check_output(command, cwd=standing.project / "scripts", text=True)
+    assert said.strip() == place
+
+
+def test_the_approvals_are_those_of_the_settings():
+    for path in (
+        "src/{{ package }}/settings.py",
+        "{% if ci != 'none' %}.{% endif %}/scripts/ci.py",
+    ):
+        assert '"ci", "name", "none"' in (ROOT / "template" / path).read_text()
 
 
 def test_the_scripts_are_typed(standing):

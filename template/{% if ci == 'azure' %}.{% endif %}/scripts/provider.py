@@ -20,7 +20,7 @@ GROUP = "ciclo"
 APPROVAL = {"id": "8c6f20a7-a545-4486-9777-f762fafe0d4d", "name": "Approval"}
 ORIGIN = re.compile(
     r"(?:https://(?:[^@/]+@)?dev\.azure\.com/|git@ssh\.dev\.azure\.com:v3/)"
-    r"(?P<org>[^/]+)/(?:(?P<project>[^/]+)/)?(?:_git/)?(?P<repository>[^/]+)$"
+    r"(?P<org>[^/]+)/(?:(?!_git/)(?P<project>[^/]+)/)?(?:_git/)?(?P<repository>[^/]+)$"
 )
 az = Client("az", "https://aka.ms/azure-cli", "run `az login`, or set AZURE_DEVOPS_EXT_PAT")
 
