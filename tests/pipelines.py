@@ -108,7 +108,7 @@ def called(lines: str) -> tuple[str, ...]:
     found = re.findall(
         r"make (?:-s )?([a-z-]+)|scripts?/(propose)\.py|\.github/(propose)\.py", lines
     )
-    names = ["".join(one).removeprefix("ci-") for one in found]
+    names = ["".join(one) for one in found]
     return tuple(n for i, n in enumerate(names) if not i or names[i - 1] != n)
 
 

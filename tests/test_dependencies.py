@@ -1,6 +1,7 @@
 """What a project asks for is what its code imports, and constraints.txt pins all of it."""
 
 import ast
+import functools
 import re
 import sys
 import tomllib
@@ -35,17 +36,24 @@ LOADED = {
 }
 
 
+@functools.cache
+def imports(code: bytes) -> frozenset[str]:
+    """The modules that a Python file imports."""
+    found = set()
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
+            found.add(node.module.split(".")[0])
+    return frozenset(found)
+
+
 def imported(folder: Path) -> set[str]:
     """The packages that Python files import, other than Python's own and the project's."""
-    found = set()
+    found: set[str] = set()
     for path in folder.rglob("*.py"):
-        if path.parent.name == "scripts":  # they run apart, with tools of their own
-            continue
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Import):
-                found |= {alias.name.split(".")[0] for alias in node.names}
-            elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
-                found.add(node.module.split(".")[0])
+        if path.parent.name != "scripts":  # they run apart, with tools of their own
+            found |= imports(path.read_bytes())
     own = {path.stem for path in folder.rglob("*.py")} | {"tests", "src"}
     own |= {path.name for path in (folder / "src").iterdir()}
     return {PACKAGE_OF.get(name, name) for name in found - own - set(sys.stdlib_module_names)}

@@ -28,6 +28,7 @@ BESIDES = re.compile(
 )
 """The few lines beside verbs: what a bare image lacks, and how a job ends."""
 EITHER = re.compile(r"if \[ -n \"\$MLFLOW_TRACKING_URI\" \]; then (.*); else (.*); fi")
+ON_MAIN = re.compile(r"if \[ \"\$CI_COMMIT_BRANCH\" = \"\$CI_DEFAULT_BRANCH\" \]; then (.*); fi")
 FILES = ("ci", "cycle", "update")
 
 
@@ -65,7 +66,7 @@ def test_jobs_call_make_verbs_only(project):
     lines = [line for job in jobs(project).values() for line in job["script"]]
     lines += setup(project)["default"]["before_script"]
     for line in lines:
-        either = EITHER.fullmatch(line)
+        either = EITHER.fullmatch(line) or ON_MAIN.fullmatch(line)
         for part in either.groups() if either else [line]:
             if not BESIDES.fullmatch(part):
                 call = VERB.fullmatch(part)

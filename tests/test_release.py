@@ -230,16 +230,16 @@ def test_a_renamed_file_keeps_an_edit_of_the_old_one(pair, edited):
     template, start = pair
     project = start()
     if edited:
-        with (project / "deploy.mk").open("a") as file:
+        with (project / "registry.mk").open("a") as file:
             file.write("# mine\n")
         commit(project)
-    for old in template.glob("template/*/deploy.mk"):
-        old.rename(old.with_name("delivery.mk"))
+    for old in template.glob("template/*/registry.mk"):
+        old.rename(old.with_name("records.mk"))
     commit(template, "v2.0.0")
     report = make_update(project)
-    assert report["kept"] == (["deploy.mk"] if edited else [])
-    assert (project / "deploy.mk").exists() == edited
-    assert (project / "delivery.mk").exists()
+    assert report["kept"] == (["registry.mk"] if edited else [])
+    assert (project / "registry.mk").exists() == edited
+    assert (project / "records.mk").exists()
 
 
 def test_a_file_of_yours_that_is_no_longer_rendered_stays(pair):
