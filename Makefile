@@ -7,6 +7,7 @@ DEST ?= build/demo
 .DEFAULT_GOAL := help
 # The environment's tools, uv among them, come first for the projects that are rendered here too.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
+SPREAD = -n auto --dist loadgroup --no-loadscope-reorder
 export MLFLOW_DISABLE_TELEMETRY = true
 
 $(READY): requirements.txt
@@ -22,13 +23,13 @@ demo: $(READY) ## the whole cycle on real flights, into DEST=build/demo
 	@.venv/bin/python demo/run.py '$(DEST)'
 
 test: $(READY) lint ## every law, with a covering set of projects that run
-	@.venv/bin/pytest -n auto --dist worksteal -m 'not full' --durations 12
+	@.venv/bin/pytest $(SPREAD) -m 'not full' --durations 20
 
 test-fast: $(READY) lint ## what needs no environment of a project: under a minute
 	@.venv/bin/pytest -n auto -m 'not heavy and not full'
 
 test-full: $(READY) lint ## every distinct project runs
-	@.venv/bin/pytest -n auto --dist worksteal
+	@.venv/bin/pytest $(SPREAD)
 
 lint: $(READY) ## ruff and mypy on the template's own code
 	@.venv/bin/ruff check --quiet

@@ -32,6 +32,23 @@ def pytest_configure(config: pytest.Config) -> None:
         tempfile.tempdir = None  # read anew
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Quick tests first; of the heavy ones the longest first, so that no worker waits for one.
+
+    An image is made once: what looks at it stays on one worker.
+    """
+    for item in items:
+        if "image" in getattr(item, "fixturenames", ()):
+            base = item.callspec.params["image"]  # type: ignore[attr-defined]
+            item.add_marker(pytest.mark.xdist_group(f"image-{base}"))
+
+    def minutes(item: pytest.Item) -> float:
+        heavy = item.get_closest_marker("heavy")
+        return (heavy.args or (0.1,))[0] if heavy else 0
+
+    items.sort(key=lambda item: (minutes(item) > 0, -minutes(item)))
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Prints what tests had to say: record_property("said", text)."""
     for report in terminalreporter.getreports("passed"):

@@ -91,7 +91,7 @@ def test_every_action_is_pinned():
                 )
 
 
-@pytest.mark.heavy
+@pytest.mark.heavy(2)
 def test_start_by_the_words_of_the_page(tmp_path):
     """A clone in an empty folder, and docs/start.md from the first command to the last."""
     clone = tmp_path / "ciclo"
@@ -113,7 +113,7 @@ def test_start_by_the_words_of_the_page(tmp_path):
             made.run(command)
 
 
-@pytest.mark.heavy
+@pytest.mark.heavy(4)
 def test_update_by_the_words_of_the_page(tmp_path):
     """docs/update.md: an update, another answer, a conflict that is solved, and the way back."""
     template = snapshot(tmp_path / "template", data=True)
@@ -157,7 +157,7 @@ def test_update_by_the_words_of_the_page(tmp_path):
     assert "v1.2.0 is the newest version" in made.run(update)
 
 
-@pytest.mark.heavy
+@pytest.mark.heavy(4)
 def test_the_demo(tmp_path):
     """What the README shows is what `make demo` gives: it retrains, and that pays."""
     made = Project(ROOT)

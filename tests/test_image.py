@@ -103,13 +103,13 @@ def image(request, engine, tmp_path_factory) -> Iterator[Project]:
     )
 
 
-@pytest.mark.heavy
+@pytest.mark.heavy(3)
 def test_the_image_answers_like_the_bundle(image):
     assert "examples answered as version 1 should" in image.run("make smoke")
     assert image.report("smoke")["rows"] > 0
 
 
-@pytest.mark.heavy
+@pytest.mark.heavy(3)
 def test_the_image_is_small_and_has_no_rights(image, record_property):
     served = f"{image.environment['IMAGE']}:tried"
     facts = json.loads(docker("image", "inspect", served))[0]
@@ -225,7 +225,7 @@ def test_compose_starts_each_when_what_it_needs_is_healthy_and_says_its_variable
             assert re.search(rf"^#?{variable}=", told, re.MULTILINE), variable
 
 
-@pytest.mark.heavy
+@pytest.mark.heavy(3)
 def test_without_a_model_it_lives_and_says_why(image):
     name, port = f"{image.environment['IMAGE']}-empty", free_port()
     docker(

@@ -87,7 +87,7 @@ def test_real_edits_live_through_it(tag, releases, tmp_path):
     assert not changed & same, "a file was touched that did not change between the versions"
 
 
-@pytest.mark.heavy
+@pytest.mark.heavy(4)
 @pytest.mark.parametrize(
     ("tag", "answers"),
     [

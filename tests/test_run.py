@@ -10,7 +10,7 @@ from variants import covering
 OWN = "## Use your own data"
 
 
-@pytest.mark.heavy
+@pytest.mark.heavy(5)
 @pytest.mark.parametrize("answers", covering(), ids=lambda a: "-".join(a.values()))
 def test_a_project_lives_by_its_readme(answers, tmp_path):
     needs(answers["env_manager"], answers["python"])
@@ -48,7 +48,7 @@ def doctor(made) -> None:
     del made.environment["MLFLOW_TRACKING_URI"]
 
 
-@pytest.mark.heavy
+@pytest.mark.heavy(5)
 def test_own_data_of_another_shape(tmp_path):
     """Three columns, three classes, no time: the README's chapter, and the cycle with it."""
     made = project(tmp_path / "it", env_manager="uv", name="iris", serving_format="onnx")
