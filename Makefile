@@ -39,8 +39,8 @@ lint: $(READY) ## ruff and mypy on the template's own code
 bench: $(READY) ## what is measured side by side, as ratios
 	@.venv/bin/python benchmarks/run.py
 
-variants: $(READY) ## the matrix of variants, as JSON (COVERING=1: those that are run; CHECK=answers.yml)
-	@.venv/bin/python tests/variants.py $(if $(COVERING),--covering) $(if $(CHECK),--check '$(CHECK)')
+variants: $(READY) ## the matrix of variants, as JSON (COVERING=1, PROJECTS=1: those that run; CHECK=answers.yml)
+	@.venv/bin/python tests/variants.py $(if $(COVERING),--covering) $(if $(PROJECTS),--projects) $(if $(CHECK),--check '$(CHECK)')
 
 test-run: $(READY) ## one of the projects that are run: ONLY=classification-uv-onnx
 	@.venv/bin/pytest tests/test_run.py -k '$(ONLY)'

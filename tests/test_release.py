@@ -20,8 +20,8 @@ from harness import (
     update,
 )
 from living import Project, turn
-from releases import CASES, SUPPORTED, history
-from variants import AXES, covering
+from releases import CASES, COVERING, SUPPORTED, history
+from variants import AXES
 
 ANSWERS = ".copier-answers.yml"
 PACKAGE = "src/flight_delays"
@@ -91,7 +91,7 @@ def test_real_edits_live_through_it(tag, releases, tmp_path):
 @pytest.mark.parametrize(
     ("tag", "answers"),
     [
-        pytest.param(tag, answers, marks=[] if answers == covering()[0] else [pytest.mark.full])
+        pytest.param(tag, answers, marks=[] if answers == COVERING[0] else [pytest.mark.full])
         for tag, answers in CASES
     ],
     ids=named,

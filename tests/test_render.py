@@ -13,7 +13,7 @@ import jinja2
 import pytest
 import yaml
 from harness import ROOT, copy, files
-from variants import AXES, QUESTIONS, beside, choices, covering, key, variants
+from variants import AXES, QUESTIONS, beside, choices, covering, key, projects, variants
 
 PARSERS: dict[str, Callable[[str], Any]] = {
     ".json": json.loads,
@@ -75,7 +75,16 @@ def test_the_matrix_is_json(run):
     possible = {tuple(v[name] for name in AXES) for v in found}
     assert possible <= set(product(*AXES.values()))
     assert len(possible) == len(found)
-    assert len(json.loads(run(*command, "--covering", cwd=ROOT))) == len(covering())
+    runs, every = (json.loads(run(*command, how, cwd=ROOT)) for how in ("--covering", "--projects"))
+    assert set(runs) < set(every)
+    assert (len(runs), len(every)) == (len(covering()), len(projects()))
+
+
+@pytest.mark.parametrize("question", [*AXES, "python"])
+def test_what_is_run_holds_each_choice(question):
+    assert {made.get(question, QUESTIONS[question]["default"]) for made in covering()} == set(
+        choices(question)
+    )
 
 
 def test_texts_end_in_one_newline(distinct):

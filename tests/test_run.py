@@ -5,15 +5,19 @@ import shutil
 
 import pytest
 from living import blocks, needs, project, turn, walk
-from variants import covering
+from variants import covering, name, projects
 
 OWN = "## Use your own data"
 
 
 @pytest.mark.heavy(5)
-@pytest.mark.parametrize("answers", covering(), ids=lambda a: "-".join(a.values()))
+@pytest.mark.parametrize(
+    "answers",
+    [pytest.param(a, marks=[] if a in covering() else [pytest.mark.full]) for a in projects()],
+    ids=name,
+)
 def test_a_project_lives_by_its_readme(answers, tmp_path):
-    needs(answers["env_manager"], answers["python"])
+    needs(answers["env_manager"], answers.get("python", "3.13"))
     made = project(tmp_path / "it", **answers)
     first, _, rest = (made.folder / "README.md").read_text().partition(OWN)
     assert rest
@@ -35,7 +39,7 @@ def test_a_project_lives_by_its_readme(answers, tmp_path):
 
 def distinct() -> list[dict[str, str]]:
     """The first project of each problem and format: the code of the others is the same."""
-    first = {(a["problem"], a["serving_format"]): a for a in reversed(covering())}
+    first = {(a["problem"], a["serving_format"]): a for a in reversed(projects())}
     return list(first.values())
 
 

@@ -2,6 +2,7 @@
 
 usage: variants.py                  the whole product, as JSON
        variants.py --covering       the names of the projects that are run
+       variants.py --projects       the names of all distinct projects
        variants.py --check FILE     whether a project can be made of an answers file
 """
 
@@ -106,19 +107,41 @@ RUNS = [name for name in ("problem", "env_manager", "serving_format") if name in
 """The questions whose answers matter when a project runs."""
 
 
-def covering() -> list[dict[str, Any]]:
-    """Every pair of answers to two of RUNS: the third alternates with the other two.
+BESIDES: dict[tuple[str, str], dict[str, Any]] = {
+    ("classification", "pip"): {"ci": "azure", "docker_base": "distroless"},
+    ("classification", "conda"): {"ci": "none", "docker_base": "distroless"},
+    ("regression", "uv"): {"ci": "gitlab", "python": "3.11"},
+    ("regression", "pip"): {"ci": "none", "python": "3.12"},
+    ("regression", "conda"): {"ci": "gitlab", "docker_base": "micromamba"},
+}
+"""What matters less when a project runs, but has its own chapters in the README."""
 
-    Each Python is among them.
+
+def projects() -> list[dict[str, Any]]:
+    """Every distinct project: the product of RUNS."""
+    return [
+        dict(zip(RUNS, values, strict=True)) | BESIDES.get(values[:2], {})
+        for values in itertools.product(*(AXES[name] for name in RUNS))
+    ]
+
+
+def covering() -> list[dict[str, Any]]:
+    """Those of the projects that hold every pair of answers to two of RUNS.
+
+    The third alternates with the other two.
     """
     first, second, third = (AXES[name] for name in RUNS)
-    pythons = {("regression", "uv"): "3.11", ("regression", "pip"): "3.12"}
-    return [
-        dict(zip(RUNS, (a, b, third[(i + j) % len(third)]), strict=True))
-        | {"python": pythons.get((a, b), "3.13")}
+    wanted = [
+        (a, b, third[(i + j) % len(third)])
         for i, a in enumerate(first)
         for j, b in enumerate(second)
     ]
+    return [made for made in projects() if tuple(made[name] for name in RUNS) in wanted]
+
+
+def name(answers: dict[str, Any]) -> str:
+    """A short name of a project that is run."""
+    return "-".join(answers.values())
 
 
 def check(path: Path) -> str:
@@ -160,7 +183,9 @@ def main(arguments: list[str]) -> int:
         case []:
             print(json.dumps(variants(), indent=2, ensure_ascii=False))
         case ["--covering"]:
-            print(json.dumps(["-".join(answers.values()) for answers in covering()]))
+            print(json.dumps([name(answers) for answers in covering()]))
+        case ["--projects"]:
+            print(json.dumps([name(answers) for answers in projects()]))
         case ["--check", path]:
             if wrong := check(Path(path)):
                 print(f"error: {path}: {wrong}", file=sys.stderr)
