@@ -168,49 +168,6 @@ def test_what_a_closed_network_needs_reaches_the_build(template, tmp_path):
     assert "secret@" not in log.read_text()
 
 
-ENGINE_SAYS = """#!/bin/sh
-printf '%s\\n' "$*" >>'{log}'
-if [ "$1" = login ]; then cat >>'{log}'; fi
-exit {code}
-"""
-
-
-@pytest.mark.parametrize(
-    ("registry", "own", "to"),
-    [
-        ("ghcr.io", {"GITHUB_REPOSITORY": "Acme/Flights"}, "ghcr.io/acme/flights"),
-        ("registry.example:5000/team/it", {}, "registry.example:5000/team/it"),
-        ("registry.example", {"CI_PROJECT_PATH": "g/it"}, "registry.example/g/it"),
-    ],
-)
-def test_images_are_pushed_where_the_answer_says(registry, own, to, template, tmp_path):
-    made, log = copy(template, tmp_path / "it", image_registry=registry), tmp_path / "log"
-    engine = tmp_path / "docker"
-    engine.write_text(ENGINE_SAYS.format(log=log, code=0))
-    engine.chmod(0o755)
-    hidden = {"GITHUB_REPOSITORY", "CI_PROJECT_PATH", "BUILD_REPOSITORY_NAME"}
-    kept = {k: v for k, v in os.environ.items() if k not in hidden}
-    kept |= own | {"REGISTRY_USER": "ada", "REGISTRY_PASSWORD": "it's $ecret"}
-    command = ["make", "push", f"ENGINE={engine}", "TAG=t1"]
-    done = subprocess.run(command, cwd=made, env=kept, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "$ecret" not in done.stdout + done.stderr
-    asked = log.read_text()
-    assert (
-        f"login --username ada --password-stdin {registry.partition('/')[0]}\nit's $ecret" in asked
-    )
-    for kind in ("serve", "job"):
-        assert f"push --quiet {to}/{kind}:t1" in asked
-        assert f"pushed {to}/{kind}:t1" in done.stdout
-    engine.write_text(ENGINE_SAYS.format(log=log, code=1))
-    done = subprocess.run(command, cwd=made, env=kept, capture_output=True, text=True)
-    assert (done.returncode != 0, "pushed" in done.stdout) == (True, False)
-    done = subprocess.run(
-        [*command, "REGISTRY="], cwd=made, env=kept, capture_output=True, text=True
-    )
-    assert (done.returncode, "nothing is pushed" in done.stdout) == (0, True)
-
-
 def test_compose_starts_each_when_what_it_needs_is_healthy_and_says_its_variables(renders):
     for folder in renders.values():
         text = (folder / "compose.yaml").read_text()

@@ -121,7 +121,7 @@ def test_jobs_are_bounded_and_have_no_rights(project):
             assert job["timeout-minutes"] <= 120
             more = {"issues": "write"} if name == "update.yml" else {}
             more = {"actions": "read"} if key == "production" else more
-            more = {"packages": "write"} if key == "build" else more
+            more = {"packages": "write", "id-token": "write"} if key == "build" else more
             assert job["permissions"] in ({}, {"contents": "read"} | more)
             assert job["runs-on"] == "${{ vars.RUNNER || 'ubuntu-24.04' }}"
 
