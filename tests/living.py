@@ -153,10 +153,20 @@ def walk(made: Project, text: str) -> None:
 def turn(made: Project) -> None:
     """Traffic with labels in production, which the model foresaw, and a quiet turn of the cycle."""
     with made.running("make serve ENV=production"):
-        with (made.folder / "reports" / "example.csv").open() as file:
-            rows = [{k: v or None for k, v in row.items()} for row in csv.DictReader(file)]
-        seen = [made.ask("POST", "/predictions", {"features": row}) for row in rows]
-        made.traffic(rows * 5, [a["prediction"] for a in seen] * 5)
+        foreseen(made)
+    quiet(made)
+
+
+def foreseen(made: Project) -> None:
+    """Traffic with labels, which the model that answers foresaw."""
+    with (made.folder / "reports" / "example.csv").open() as file:
+        rows = [{k: v or None for k, v in row.items()} for row in csv.DictReader(file)]
+    seen = [made.ask("POST", "/predictions", {"features": row}) for row in rows]
+    made.traffic(rows * 5, [a["prediction"] for a in seen] * 5)
+
+
+def quiet(made: Project) -> None:
+    """The monitor has seen it, and a turn of the cycle has nothing to do."""
     made.run("make monitor")
     assert made.report("monitor")["verdict"] in ("ok", "warn")
     made.run("make cycle")
