@@ -68,6 +68,7 @@ def test_the_schema_finds_nothing(project):
         "check-jsonschema", "--builtin-schema", "vendor.azure-pipelines", "--data-transform",
         "azure-pipelines", "--regex-variant", "nonunicode", *found,
     )  # fmt: skip
+    lint("check-jsonschema", "--builtin-schema", "vendor.renovate", str(project / "renovate.json"))
 
 
 def test_jobs_call_make_verbs_only(project):

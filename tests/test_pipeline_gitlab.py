@@ -59,6 +59,7 @@ def test_the_schema_finds_nothing(project):
         "check-jsonschema", "--builtin-schema", "vendor.gitlab-ci", "--data-transform", "gitlab-ci",
         str(project / ".gitlab-ci.yml"), *found,
     )  # fmt: skip
+    lint("check-jsonschema", "--builtin-schema", "vendor.renovate", str(project / "renovate.json"))
 
 
 def test_jobs_call_make_verbs_only(project):
