@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 import yaml
 from harness import ROOT, copy
-from living import Project, foreseen, free_port, needs, project, quiet
+from living import Project, foreseen, free_port, needs, on_a_slice, project, quiet
 from variants import AXES
 
 BIN = Path(sys.executable).parent
@@ -72,7 +72,7 @@ def test_dockerfiles_are_clean(renders):
 
 IMAGES = {
     "slim": {"env_manager": "uv", "serving_format": "onnx", "problem": "classification"},
-    "distroless": {"env_manager": "pip", "serving_format": "skops", "problem": "regression"},
+    "distroless": {"env_manager": "uv", "serving_format": "skops", "problem": "regression"},
     "micromamba": {"env_manager": "conda", "serving_format": "onnx", "problem": "regression"},
 }
 
@@ -91,6 +91,7 @@ def image(request, engine, tmp_path_factory) -> Iterator[Project]:
     name = f"ciclo-{request.param}-{answers['serving_format']}-{os.getpid()}"
     made = project(folder, docker_base=request.param, **answers)
     made.environment |= {"IMAGE": name, "TAG": "tried"}
+    on_a_slice(made)
     made.run("make train")
     made.run("make image", timeout=1800)
     yield made
