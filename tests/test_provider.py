@@ -10,6 +10,7 @@ import pytest
 from harness import ROOT, copy, git
 from standing import CLIENTS, ORIGIN, RUN
 
+pytestmark = pytest.mark.heavy  # each asks a client some hundred times
 GIVEN = {
     "MLFLOW_TRACKING_URI": "http://registry.example",
     "JOURNAL_URL": "postgresql://u:s3cret@h/d",

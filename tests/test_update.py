@@ -38,7 +38,11 @@ def standing(repository, tmp_path_factory) -> Path:
     return start(repository, tmp_path_factory.mktemp("standing") / "project")
 
 
-@pytest.mark.parametrize("questions", SWITCHED, ids="-".join)
+@pytest.mark.parametrize(
+    "questions",
+    [pytest.param(q, marks=[] if "manager" in q[0] else [pytest.mark.heavy]) for q in SWITCHED],
+    ids="-".join,
+)
 def test_switching_equals_copying(questions, repository, tmp_path):
     """Each choice after the other, and back to the first, as if copied so."""
     rounds = range(max(len(choices(name)) for name in questions))
