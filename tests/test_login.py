@@ -233,6 +233,6 @@ def test_images_are_pushed_where_the_answer_says(registry, own, to, template, tm
         assert f"push --quiet {to}/{kind}:t1" in asked
         assert f"pushed {to}/{kind}:t1" in done.stdout
     done = push(1)
-    assert (done.returncode != 0, "pushed" in done.stdout) == (True, False)
+    assert (done.returncode != 0, f"pushed {to}" in done.stdout) == (True, False)
     done = push(0, "REGISTRY=")
     assert (done.returncode, "nothing is pushed" in done.stdout) == (0, True)
