@@ -104,6 +104,7 @@ def test_production_is_left_to_people_unless_they_say_so(known) -> None:
     assert known.alias("production") == "1"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("where", "passed"),
     [("train", 0), ("promote", 0), ("promote", 1), ("promote", 2), ("tag", 0), ("tag", 1)],
