@@ -110,11 +110,11 @@ def test_a_project_lives_on_after_its_update(tag, edited, answers, tmp_path):
         commit(folder)
     old = {path: content for path, content in files(folder).items() if is_yours(path)}
     made = Project(folder, PYTEST_ADDOPTS="-m 'not slow'")
-    said = made.run("make update")
-    assert " passed" in said, "its checks are the project's own"
+    made.run("make update")
     answers = yaml.safe_load((folder / ANSWERS).read_text())
     assert answers["_commit"] == "v9.0.0"
     assert {path: files(folder).get(path) for path in old} == old
+    made.run("make check")
     made.run("make train")
     for command in ("promote ENV=staging", "load ENV=staging", "promote ENV=production"):
         made.run(f"make {command}")
