@@ -25,7 +25,7 @@ demo: $(READY) ## the whole cycle on real flights, into DEST=build/demo
 test: $(READY) lint ## every law, with a covering set of projects that run
 	@.venv/bin/pytest $(SPREAD) -m 'not full' --durations 20
 
-test-fast: $(READY) lint ## what needs no environment of a project: under a minute
+test-fast: $(READY) lint ## what needs no environment of a project: a minute or two
 	@.venv/bin/pytest -n auto -m 'not heavy and not full'
 
 test-full: $(READY) lint ## every distinct project runs
