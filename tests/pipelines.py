@@ -47,7 +47,7 @@ def said(calls: list[str]) -> list[str]:
 def verbs(project: Path) -> set[str]:
     """Every verb of a project that a pipeline may call."""
     told = subprocess.run(["make", "help"], cwd=project, capture_output=True, text=True, check=True)
-    return set(re.findall(r"make ([a-z-]+)", told.stdout)) | {"show", "ci-promote"}
+    return set(re.findall(r"make ([a-z-]+)", told.stdout)) | {"show"}
 
 
 class Tools:
@@ -105,9 +105,7 @@ EVENTS = {
 
 def called(lines: str) -> tuple[str, ...]:
     """The verbs in a script; of two ways to call one, it counts once."""
-    found = re.findall(
-        r"make (?:-s )?([a-z-]+)|scripts?/(propose)\.py|\.github/(propose)\.py", lines
-    )
+    found = re.findall(r"make (?:-s )?([a-z-]+)|scripts/(propose)\.py", lines)
     names = ["".join(one) for one in found]
     return tuple(n for i, n in enumerate(names) if not i or names[i - 1] != n)
 
@@ -176,10 +174,9 @@ def rule(text: str, known: Mapping[str, str]) -> bool:
 
 
 def gitlab(project: Path) -> dict[str, Pipeline]:
-    head = yaml.safe_load((project / ".gitlab-ci.yml").read_text())
-    times = dict(
-        re.findall(r"SCHEDULE=(\w+) .* (\S+ \S+ \S+ \S+ \S+)$", _text(project), re.MULTILINE)
-    )
+    text = (project / ".gitlab-ci.yml").read_text()
+    head = yaml.safe_load(text)
+    times = dict(re.findall(r"SCHEDULE=(\w+) .* (\S+ \S+ \S+ \S+ \S+)$", text, re.MULTILINE))
     found = {}
     for name in ("ci", "cycle", "update"):
         jobs = yaml.safe_load((project / f".gitlab/{name}.yml").read_text())
@@ -221,10 +218,6 @@ def gitlab(project: Path) -> dict[str, Pipeline]:
             times.get(schedule),
         )
     return found
-
-
-def _text(project: Path) -> str:
-    return (project / ".gitlab-ci.yml").read_text()
 
 
 AZURE = {"ci": "azure-pipelines.yml", "cycle": ".azure/cycle.yml", "update": ".azure/update.yml"}

@@ -6,11 +6,12 @@ import shutil
 import subprocess
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import pytest
 import yaml
 from harness import ROOT, commit, copy, git
+from living import missing
 from pipelines import CHECKED, MAIN, SERVER, Tools, lint, said, verbs
 from variants import AXES
 
@@ -127,13 +128,6 @@ def test_the_merge_request_shows_the_reports(project):
     for name in ("train", "build"):
         assert told[f"ci/{name}"]["artifacts"]["expose_as"]
     assert (project / ".gitlab/merge_request_templates/Default.md").exists()
-
-
-def missing(what: str) -> NoReturn:
-    """A skip on somebody's machine, a failure where all must be there."""
-    if os.environ.get("CI"):
-        pytest.fail(what)
-    pytest.skip(what)
 
 
 @pytest.fixture(scope="module")
