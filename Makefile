@@ -9,6 +9,8 @@ DEST ?= build/demo
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 SPREAD = -n auto --dist loadgroup --no-loadscope-reorder
 export MLFLOW_DISABLE_TELEMETRY = true
+# Imports take three times as long where Python may not keep what it compiled.
+unexport PYTHONDONTWRITEBYTECODE
 
 $(READY): requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
@@ -25,7 +27,7 @@ demo: $(READY) ## the whole cycle on real flights, into DEST=build/demo
 test: $(READY) lint ## every law, with a covering set of projects that run
 	@.venv/bin/pytest $(SPREAD) -m 'not full' --durations 20
 
-test-fast: $(READY) lint ## what needs no environment of a project: a minute or two
+test-fast: $(READY) lint ## what needs no environment of a project: about a minute
 	@.venv/bin/pytest -n auto -m 'not heavy and not full'
 
 test-full: $(READY) lint ## every distinct project runs

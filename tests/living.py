@@ -9,6 +9,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -46,6 +47,16 @@ def needs(env_manager: str, python: str = "3.13") -> None:
     )
     if not any(map(shutil.which, commands)):
         missing(f"none of {', '.join(commands)} is installed")
+
+
+@contextmanager
+def on_disk(session: pytest.Session) -> Iterator[Path]:
+    """A folder that is not in memory; after a failure it stays, to be looked at."""
+    failed = session.testsfailed
+    folder = Path(tempfile.mkdtemp(prefix="ciclo-", dir=os.environ["DISK_TMPDIR"]))
+    yield folder
+    if session.testsfailed == failed:
+        shutil.rmtree(folder)
 
 
 def blocks(text: str, language: str) -> list[str]:

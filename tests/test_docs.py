@@ -92,9 +92,9 @@ def test_every_action_is_pinned():
 
 
 @pytest.mark.heavy(2)
-def test_start_by_the_words_of_the_page(tmp_path):
+def test_start_by_the_words_of_the_page(disk):
     """A clone in an empty folder, and docs/start.md from the first command to the last."""
-    clone = tmp_path / "ciclo"
+    clone = disk / "ciclo"
     shutil.copytree(
         ROOT, clone, ignore=shutil.ignore_patterns(".git", ".venv", "build", ".*_cache")
     )
@@ -114,11 +114,11 @@ def test_start_by_the_words_of_the_page(tmp_path):
 
 
 @pytest.mark.heavy(4)
-def test_update_by_the_words_of_the_page(tmp_path):
+def test_update_by_the_words_of_the_page(disk):
     """docs/update.md: an update, another answer, a conflict that is solved, and the way back."""
-    template = snapshot(tmp_path / "template", data=True)
+    template = snapshot(disk / "template", data=True)
     commit(template, "v1.0.0")
-    folder = copy(template, tmp_path / "project")
+    folder = copy(template, disk / "project")
     commit(folder)
     made = Project(folder, PYTEST_ADDOPTS="-k test_settings")
     made.run("make lock")
@@ -158,20 +158,20 @@ def test_update_by_the_words_of_the_page(tmp_path):
 
 
 @pytest.mark.heavy(4)
-def test_the_demo(tmp_path):
+def test_the_demo(disk):
     """What the README shows is what `make demo` gives: it retrains, and that pays."""
     made = Project(ROOT)
     for name in [n for n in made.environment if n.startswith(("LOAD_", "MONITOR_", "SERVING_"))]:
         del made.environment[name]
-    said = made.run(f"make demo DEST='{tmp_path / 'demo'}'")
-    record = json.loads((tmp_path / "demo" / "reports" / "demo" / "demo.json").read_text())
+    said = made.run(f"make demo DEST='{disk / 'demo'}'")
+    record = json.loads((disk / "demo" / "reports" / "demo" / "demo.json").read_text())
     mean = {name: line["mean"] for name, line in record["table"].items()}
     assert mean["ciclo"] > mean["never retrained"], said
     promoted = [t for t in record["turns"] if "production" in t["promoted"]]
     assert 1 <= len(promoted) < 9
     for name in ("demo.png", "demo.html"):
-        assert (tmp_path / "demo" / "reports" / "demo" / name).stat().st_size > 10_000
-    left = Project(tmp_path / "demo")
+        assert (disk / "demo" / "reports" / "demo" / name).stat().st_size > 10_000
+    left = Project(disk / "demo")
     assert "production" in left.run("make status"), "the project can be gone on with"
     left.run("make train")
-    assert "quiet" in (tmp_path / "demo" / "reports" / "demo" / "demo.html").read_text()
+    assert "quiet" in (disk / "demo" / "reports" / "demo" / "demo.html").read_text()

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 import yaml
 from harness import ROOT, copy
-from living import Project, foreseen, free_port, missing, needs, on_a_slice, project, quiet
+from living import Project, foreseen, free_port, missing, needs, on_a_slice, on_disk, project, quiet
 from variants import AXES
 
 BIN = Path(sys.executable).parent
@@ -81,27 +81,20 @@ def test_each_base_is_tried():
 
 
 @pytest.fixture(scope="module", params=IMAGES)
-def image(request, engine, tmp_path_factory) -> Iterator[Project]:
+def image(request, engine) -> Iterator[Project]:
     """A project that has trained, and its image `TAG` of that name."""
     answers: dict[str, str] = IMAGES[request.param]
     needs(answers["env_manager"])
-    folder = tmp_path_factory.mktemp("image") / "it"
     name = f"ciclo-{request.param}-{answers['serving_format']}-{os.getpid()}"
-    made = project(folder, docker_base=request.param, **answers)
-    made.environment |= {"IMAGE": name, "TAG": "tried"}
-    on_a_slice(made)
-    made.run("make train")
-    made.run("make image", timeout=1800)
-    yield made
-    docker(
-        "image",
-        "rm",
-        "--force",
-        f"{name}:tried",
-        f"{name}-job:tried",
-        f"{name}:latest",
-        f"{name}-job:latest",
-    )
+    with on_disk(request.session) as folder:
+        made = project(folder / "it", docker_base=request.param, **answers)
+        made.environment |= {"IMAGE": name, "TAG": "tried"}
+        on_a_slice(made)
+        made.run("make train")
+        made.run("make image", timeout=1800)
+        yield made
+        tags = [f"{n}:{tag}" for n in (name, f"{name}-job") for tag in ("tried", "latest")]
+        docker("image", "rm", "--force", *tags)
 
 
 @pytest.mark.heavy(3)
@@ -207,7 +200,7 @@ def test_without_a_model_it_lives_and_says_why(image):
 
 
 @pytest.mark.heavy(4)
-def test_compose_goes_from_nothing_round_the_cycle(engine, tmp_path):
+def test_compose_goes_from_nothing_round_the_cycle(engine, disk):
     """`make up` on an empty machine: live, then ready without a restart once a model is trained;
     and a turn of the cycle on what PostgreSQL kept."""
     needed = os.environ.get("POSTGRES_IMAGE") or POSTGRES.search(COMPOSE.read_text())[1]  # type: ignore[index]
@@ -215,7 +208,7 @@ def test_compose_goes_from_nothing_round_the_cycle(engine, tmp_path):
     if all(subprocess.run([ENGINE, *how], capture_output=True).returncode for how in there):
         missing(f"{needed} cannot be pulled; POSTGRES_IMAGE may name another")
     ports = {name: free_port() for name in ("SERVING", "MLFLOW", "POSTGRES")}
-    made = project(tmp_path / "it", name="composed")
+    made = project(disk / "it", name="composed")
     made.port = ports["SERVING"]
     made.environment |= {f"{name}_PORT": str(port) for name, port in ports.items()}
     made.environment |= {"COMPOSE_PROJECT_NAME": f"ciclo-{os.getpid()}"}

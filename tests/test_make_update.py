@@ -168,6 +168,7 @@ def test_an_answer_that_is_so_already_changes_nothing(project):
     assert update(project, "ci=github") == (0, "ci=github is so already; nothing changed\n")
 
 
+@pytest.mark.heavy
 def test_a_failure_after_the_merge_brings_everything_back(project, monkeypatch):
     with (project / ".github/workflows/cycle.yml").open("a") as file:
         file.write("# mine\n")
@@ -216,6 +217,7 @@ def test_quotes_reach_the_answer_as_they_are(project):
     assert done.stdout.splitlines()[0].endswith('update.py author=O\'Brien & $5 "é"')
 
 
+@pytest.mark.heavy
 def test_a_template_that_moved_is_named_and_found_again(project, releases):
     moved = releases.rename(releases.with_name("moved"))
     said = refused(project)
@@ -226,6 +228,7 @@ def test_a_template_that_moved_is_named_and_found_again(project, releases):
     assert update(project)[0] == 0
 
 
+@pytest.mark.heavy
 def test_a_shallow_clone_of_a_project_is_updated_too(project, tmp_path):
     commit(project)
     git(tmp_path, "clone", "--quiet", "--depth=1", f"file://{project}", "shallow")
@@ -233,6 +236,7 @@ def test_a_shallow_clone_of_a_project_is_updated_too(project, tmp_path):
     assert (code, "v1.0.0 to v1.1.0" in said) == (0, True), said
 
 
+@pytest.mark.heavy
 def test_a_project_in_a_folder_of_a_larger_repository(releases, tmp_path):
     """Only the project must be clean, and only the project is brought back."""
     whole = tmp_path / "whole"
@@ -248,6 +252,7 @@ def test_a_project_in_a_folder_of_a_larger_repository(releases, tmp_path):
     assert git(project, "status", "--porcelain", "--", ".") == ""
 
 
+@pytest.mark.heavy
 def test_as_a_process_it_ends_with_a_line_and_a_code(project):
     started = process(project, "ci=jenkins")
     out, said = started.communicate(timeout=60)

@@ -1,7 +1,6 @@
 """Law 4: a project of any supported release can take in this one, and lives on."""
 
 import ast
-import shutil
 from pathlib import Path
 
 import pytest
@@ -50,7 +49,14 @@ def named(value: str | dict[str, str]) -> str:
     return value if isinstance(value, str) else "-".join(value.values())
 
 
-@pytest.mark.parametrize(("tag", "answers"), CASES, ids=named)
+@pytest.mark.parametrize(
+    ("tag", "answers"),
+    [
+        pytest.param(tag, answers, marks=[] if answers == COVERING[0] else [pytest.mark.heavy])
+        for tag, answers in CASES
+    ],
+    ids=named,
+)
 def test_an_update_equals_a_fresh_copy_outside_what_is_yours(tag, answers, releases, tmp_path):
     project = project_of(releases, tag, tmp_path / "project", **answers)
     seeded = {path: content for path, content in files(project).items() if is_yours(path)}
@@ -99,10 +105,10 @@ def test_real_edits_live_through_it(tag, releases, tmp_path):
 @pytest.mark.parametrize(
     "edited", [True, pytest.param(False, marks=pytest.mark.full)], ids=["edited", "unchanged"]
 )
-def test_a_project_lives_on_after_its_update(tag, edited, answers, tmp_path):
+def test_a_project_lives_on_after_its_update(tag, edited, answers, disk):
     """With the old project/ in place: the project's own checks, and one turn of the cycle."""
-    releases = history(tmp_path / "ciclo", data=True)
-    folder = project_of(releases, tag, tmp_path / "project", **answers)
+    releases = history(disk / "ciclo", data=True)
+    folder = project_of(releases, tag, disk / "project", **answers)
     if edited:
         for mine in TEN:  # but for a dependency that is none, and settings that are others
             if mine.path.endswith((".py", "README.md", "ci.yml")):
@@ -119,7 +125,6 @@ def test_a_project_lives_on_after_its_update(tag, edited, answers, tmp_path):
     for command in ("promote ENV=staging", "load ENV=staging", "promote ENV=production"):
         made.run(f"make {command}")
     turn(made)
-    shutil.rmtree(folder)
 
 
 def names(tree: ast.Module) -> set[str]:
@@ -210,6 +215,7 @@ def pair(tmp_path):
     return template, start
 
 
+@pytest.mark.heavy
 def test_a_renamed_question_keeps_its_answer(pair):
     template, start = pair
     edit(template / "copier.yml", "# STACK", "colour: {type: str, default: red}\n\n# STACK")
@@ -225,6 +231,7 @@ def test_a_renamed_question_keeps_its_answer(pair):
     assert (answers["hue"], "colour" in answers) == ("blue", False)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("edited", [True, False])
 def test_a_renamed_file_keeps_an_edit_of_the_old_one(pair, edited):
     template, start = pair
@@ -255,6 +262,7 @@ def test_a_file_of_yours_that_is_no_longer_rendered_stays(pair):
     assert (project / "settings.toml").read_text() == "# mine\n"
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("through", ["make update", "copier"])
 def test_a_retired_choice_stops_with_a_message(pair, through):
     template, start = pair

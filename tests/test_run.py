@@ -1,7 +1,6 @@
 """Laws 6 and 9: projects live through the whole cycle, by the words of their own README."""
 
 import random
-import shutil
 
 import pytest
 from living import blocks, needs, on_a_slice, project, turn, walk
@@ -16,9 +15,9 @@ OWN = "## Use your own data"
     [pytest.param(a, marks=[] if a in covering() else [pytest.mark.full]) for a in projects()],
     ids=name,
 )
-def test_a_project_lives_by_its_readme(answers, tmp_path):
+def test_a_project_lives_by_its_readme(answers, disk):
     needs(answers["env_manager"], answers.get("python", "3.13"))
-    made = project(tmp_path / "it", **answers)
+    made = project(disk / "it", **answers)
     first, _, rest = (made.folder / "README.md").read_text().partition(OWN)
     assert rest
     if answers != covering()[0]:  # the first is a newcomer's, on all the data
@@ -32,7 +31,9 @@ def test_a_project_lives_by_its_readme(answers, tmp_path):
     made.run("make check" if answers in distinct() else "make lint")
     assert not made.run("git status --porcelain --untracked-files=all -- . ':!locks'").strip()
     if answers == covering()[0]:
-        said = made.run("make capacity LOAD_CAPACITY_SECONDS=2 LOAD_CAPACITY_STEPS=2")
+        said = made.run(
+            "make capacity LOAD_CAPACITY_START=4 LOAD_CAPACITY_SECONDS=2 LOAD_CAPACITY_STEPS=2"
+        )
         assert made.report("capacity")["rate"] > 0, said
         doctor(made)
 
@@ -55,9 +56,9 @@ def doctor(made) -> None:
 
 
 @pytest.mark.heavy(5)
-def test_own_data_of_another_shape(tmp_path):
+def test_own_data_of_another_shape(disk):
     """Three columns, three classes, no time: the README's chapter, and the cycle with it."""
-    made = project(tmp_path / "it", env_manager="uv", name="iris", serving_format="onnx")
+    made = project(disk / "it", env_manager="uv", name="iris", serving_format="onnx")
     _, _, chapter = (made.folder / "README.md").read_text().partition(OWN)
     chapter = chapter.partition("\n## ")[0]
     for block in blocks(chapter, "python"):
@@ -92,7 +93,6 @@ def test_own_data_of_another_shape(tmp_path):
     assert made.report("monitor")["verdict"] == "retrain"
     assert made.report("cycle")["promoted"] == ["test", "staging"]
     assert made.report("cycle")["version"] == "2"
-    shutil.rmtree(made.folder)
 
 
 def flowers(n: int, seed: int = 0) -> list[dict]:

@@ -17,9 +17,8 @@ COPIERS = {
 }
 
 
-@pytest.mark.parametrize(
-    "which", ["newest", pytest.param("oldest", marks=pytest.mark.heavy)], ids=str
-)
+@pytest.mark.heavy
+@pytest.mark.parametrize("which", COPIERS)
 def test_copy_and_update_by_the_command_line(which, tmp_path):
     def copier(*command: str) -> str:
         done = subprocess.run([*COPIERS[which], *command], capture_output=True, text=True)

@@ -40,7 +40,7 @@ def standing(repository, tmp_path_factory) -> Path:
 
 @pytest.mark.parametrize(
     "questions",
-    [pytest.param(q, marks=[] if "manager" in q[0] else [pytest.mark.heavy]) for q in SWITCHED],
+    [pytest.param(q, marks=[] if "license" in q[0] else [pytest.mark.heavy]) for q in SWITCHED],
     ids="-".join,
 )
 def test_switching_equals_copying(questions, repository, tmp_path):

@@ -12,8 +12,7 @@ FETCH = { test -e $(TOOLS)/.ready || { { $(NEED); } && rm -rf $(TOOLS) \
 		--override-channels --channel conda-forge >&2 && touch $(TOOLS)/.ready; }; }
 # $(call TOOL,PACKAGE==VERSION,COMMAND,CONSTRAINTS) runs a tool apart from the project.
 TOOL = $(FETCH) && $(UV) tool run --quiet --python $(TOOLS)/bin/python --from '$(1)' $(if $(3),--constraints $(3)) $(2)
-COMPILE = $(UV) pip compile --quiet --universal --generate-hashes --python-version $(VERSION_FILE) \
-	--no-annotate --custom-compile-command 'make lock' --constraints var/constraints.txt pyproject.toml
+LOCKER = $(FETCH) && $(UV)
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export PIP_NO_COMPILE = 1
@@ -28,10 +27,3 @@ NEED = test -n '$(CONDA_EXE)' || { echo "error: micromamba, mamba or conda is no
 	@$(CONDA_EXE) env create --yes --quiet --prefix .venv --file environment.yml >&2
 	@$(RUN)python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
-
-.PHONY: compile
-compile: var/constraints.txt
-	@$(FETCH)
-	@$(COMPILE) --all-extras --group dev --output-file $(NEW)/dev.txt >/dev/null
-	@$(COMPILE) --all-extras --constraints $(NEW)/dev.txt --output-file $(NEW)/job.txt >/dev/null
-	@$(COMPILE) --constraints $(NEW)/dev.txt --output-file $(NEW)/serve.txt >/dev/null

@@ -9,10 +9,7 @@ FETCH = { test -e var/tools/$(1)/.ready || { { $(NEED); } && $(PYTHON) -m venv -
 	&& var/tools/$(1)/bin/python -m pip install --quiet $(if $(3),--constraint $(3)) '$(1)' \
 	&& touch var/tools/$(1)/.ready; }; }
 # The lock holds for every platform, which pip cannot resolve for yet: uv does, fetched for this alone.
-LOCKER := uv==0.13.9
-COMPILE = var/tools/$(LOCKER)/bin/uv pip compile --quiet --universal --generate-hashes \
-	--python-version $(VERSION_FILE) --no-annotate --custom-compile-command 'make lock' \
-	--constraints var/constraints.txt pyproject.toml
+LOCKER = $(call TOOL,uv==0.13.9,uv)
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 NEED = $(PYTHON) -c 'import sys; sys.exit("%d.%d" % sys.version_info[:2] != "$(VERSION_FILE)")' 2>/dev/null \
@@ -26,11 +23,3 @@ NEED = $(PYTHON) -c 'import sys; sys.exit("%d.%d" % sys.version_info[:2] != "$(V
 	@$(RUN)python -m pip install --quiet --no-compile --require-hashes --no-deps --requirement locks/dev.txt
 	@$(RUN)python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
-
-.PHONY: compile
-compile: var/constraints.txt
-	@$(NEED)
-	@$(call FETCH,$(LOCKER),uv)
-	@$(COMPILE) --all-extras --group dev --output-file $(NEW)/dev.txt >/dev/null
-	@$(COMPILE) --all-extras --constraints $(NEW)/dev.txt --output-file $(NEW)/job.txt >/dev/null
-	@$(COMPILE) --constraints $(NEW)/dev.txt --output-file $(NEW)/serve.txt >/dev/null

@@ -6,8 +6,7 @@ PYTHON ?= $(shell cat .python-version)
 RUN := .venv/bin/
 # $(call TOOL,PACKAGE==VERSION,COMMAND,CONSTRAINTS) runs a tool apart from the project.
 TOOL = { $(NEED); } && $(UV) tool run --quiet --from '$(1)' $(if $(3),--constraints $(3)) $(2)
-COMPILE = $(UV) pip compile --quiet --universal --generate-hashes --python-version $(shell cat .python-version) \
-	--no-annotate --custom-compile-command 'make lock' --constraints var/constraints.txt pyproject.toml
+LOCKER = { $(NEED); } && $(UV)
 
 NEED = $(UV) --version >/dev/null 2>&1 || { echo "error: uv is not there; install it (pipx install uv), or say where it is: make UV=/path/to/uv" >&2; exit 1; }
 
@@ -19,10 +18,3 @@ NEED = $(UV) --version >/dev/null 2>&1 || { echo "error: uv is not there; instal
 	@$(UV) pip sync --quiet --require-hashes --python .venv locks/dev.txt
 	@$(UV) pip install --quiet --no-deps --no-build-isolation --python .venv --editable .
 	@touch $@
-
-.PHONY: compile
-compile: var/constraints.txt
-	@$(NEED)
-	@$(COMPILE) --all-extras --group dev --output-file $(NEW)/dev.txt >/dev/null
-	@$(COMPILE) --all-extras --constraints $(NEW)/dev.txt --output-file $(NEW)/job.txt >/dev/null
-	@$(COMPILE) --constraints $(NEW)/dev.txt --output-file $(NEW)/serve.txt >/dev/null
