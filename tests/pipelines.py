@@ -25,6 +25,7 @@ done
 given="VERSION=$VERSION BUNDLE=$BUNDLE BY=$BY"
 echo "$* | $given URI=$MLFLOW_TRACKING_URI TOKEN=$MLFLOW_TRACKING_TOKEN" >>'{log}'
 mkdir -p reports build/bundle/7
+echo "{{}}" >reports/update.json
 case "$*" in
   *"{fails}"*) exit 2 ;;
   *train.version*) echo version=7 ;;

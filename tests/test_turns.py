@@ -1,0 +1,81 @@
+"""Law 7: what each provider's pipelines do is seen by turning them, and is the same."""
+
+import re
+
+import pytest
+from pipelines import CHECKED, MAIN, SERVER, said
+from turning import TURNERS
+
+pytestmark = pytest.mark.heavy
+REGISTRY = {"MLFLOW_TRACKING_URI": SERVER}
+
+
+@pytest.fixture(scope="module", params=TURNERS)
+def turn(request, template, tmp_path_factory):
+    return TURNERS[request.param](template, tmp_path_factory.mktemp("turning"))
+
+
+def test_a_push_is_checked_trained_tried_and_promoted(turn):
+    done = turn("ci", group=REGISTRY | {"MLFLOW_TRACKING_TOKEN": "secret"})
+    assert done.good, done.out[-3000:]
+    assert said(done.calls) == [*MAIN, "promote", "ci-promote"]
+    load, _, staging, production = done.calls[-4:]
+    assert f" VERSION=7 BUNDLE= BY= URI={SERVER} TOKEN=secret" in load
+    assert re.fullmatch(r"promote ENV=staging .*\| VERSION=7 BUNDLE= BY=.* TOKEN=secret", staging)
+    assert re.fullmatch(r"ci-promote ENV=production .*\| VERSION=7 .* TOKEN=secret", production)
+    assert "nothing was registered" not in done.out
+
+
+def test_without_a_registry_a_push_promotes_nothing_and_says_so(turn):
+    done = turn("ci")
+    assert done.good, done.out[-3000:]
+    assert said(done.calls) == MAIN
+    assert " VERSION= BUNDLE=build/bundle BY= URI= TOKEN=" in done.calls[-2]
+    assert "set the variable MLFLOW_TRACKING_URI" in done.out
+
+
+def test_a_pull_request_never_reaches_the_registry(turn):
+    done = turn("ci", "pull request", REGISTRY | {"MLFLOW_TRACKING_TOKEN": "secret"})
+    assert done.good, done.out[-3000:]
+    assert said(done.calls) == CHECKED
+    assert all(call.endswith("URI= TOKEN=") for call in done.calls)
+
+
+@pytest.mark.parametrize("step", ["check", "train", "smoke"])
+def test_what_fails_stops_all_that_needs_it(turn, step):
+    done = turn("ci", group=REGISTRY, fails=step)
+    assert not done.good
+    assert said(done.calls) == CHECKED[: CHECKED.index(step) + 1]
+
+
+def test_the_cycle_retrains_on_the_verdict_only(turn):
+    for verdict in ("ok", "warn"):
+        done = turn("cycle", "schedule", REGISTRY, verdict=verdict)
+        assert (done.good, said(done.calls)) == (True, ["monitor"]), done.out[-3000:]
+    done = turn("cycle", "schedule", REGISTRY, verdict="retrain")
+    assert done.good, done.out[-3000:]
+    assert said(done.calls) == ["monitor", "cycle", "load", "ci-promote"]
+    assert re.match(r"ci-promote ENV=production .*\| VERSION=8 ", done.calls[-1])
+
+
+def test_without_a_new_version_nothing_is_promoted(turn):
+    """Not what staging holds either."""
+    done = turn("cycle", "schedule", REGISTRY, verdict="retrain", version="")
+    assert (done.good, said(done.calls)) == (True, ["monitor", "cycle"]), done.out[-3000:]
+
+
+def test_the_cycle_is_red_when_nothing_was_watched(turn):
+    done = turn("cycle", "schedule")
+    assert (done.good, done.calls) == (False, []), done.out[-3000:]
+    assert "set the variable MLFLOW_TRACKING_URI" in done.out
+    done = turn("cycle", "schedule", REGISTRY, fails="monitor")
+    assert (done.good, said(done.calls)) == (False, ["monitor"])
+
+
+def test_an_update_is_made_and_then_proposed(turn):
+    """It is proposed though the update left work."""
+    for fails in ("nothing", "update"):
+        done = turn("update", "schedule", {"UPDATE_TOKEN": "team"}, fails=fails)
+        assert done.good == (fails == "nothing"), done.out[-3000:]
+        assert said(done.calls) == ["update", "propose"]
+        assert done.calls[-1] == "propose scripts/propose.py TOKEN=team"
