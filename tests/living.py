@@ -145,7 +145,7 @@ class Project:
 
 def project(to: Path, **answers: Any) -> Project:
     """A new project as a user has it: rendered from the working tree, and committed."""
-    folder = copy(ROOT, to, **answers)
+    folder = copy(ROOT, to, "HEAD", **answers)
     commit(folder)
     return Project(folder)
 

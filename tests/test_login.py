@@ -41,7 +41,7 @@ ROLE = {
     "AZURE_TENANT_ID": "tenant",
 }
 HIDDEN = {"REGISTRY_USER", "REGISTRY_PASSWORD", "OIDC_TOKEN", *ROLE}
-HIDDEN |= {"GITHUB_ACTOR", "GITHUB_TOKEN", "CI_REGISTRY"}
+HIDDEN |= {"GITHUB_ACTOR", "GITHUB_TOKEN", "CI_REGISTRY", "SYSTEM_ACCESSTOKEN"}
 ECR = "123456789012.dkr.ecr.eu-central-1.amazonaws.com"
 
 
@@ -69,26 +69,34 @@ def login(tmp_path):
 
 
 @pytest.fixture
-def github() -> Iterator[dict[str, str]]:
-    """GitHub's address that says who a job is."""
+def provider() -> Iterator[str]:
+    """The address where a provider says who a job is: GitHub when it is asked, Azure when told."""
 
     class Answer(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            known = self.headers["Authorization"] == "bearer asking"
+        def do_GET(self, key: str = "value") -> None:
+            known = self.headers["Authorization"] == "Bearer asking"
             self.send_response(200 if known else 401)
             self.end_headers()
-            self.wfile.write(json.dumps({"value": f"I am {self.path}"}).encode())
+            self.wfile.write(json.dumps({key: f"I am {self.path}"}).encode())
+
+        def do_POST(self) -> None:
+            self.do_GET("oidcToken")
 
         def log_message(self, *_: object) -> None: ...
 
     server = HTTPServer(("127.0.0.1", 0), Answer)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield {
-        "ACTIONS_ID_TOKEN_REQUEST_URL": f"http://127.0.0.1:{server.server_port}/id?v=1",
-        "ACTIONS_ID_TOKEN_REQUEST_TOKEN": "asking",
-    }
+    yield f"http://127.0.0.1:{server.server_port}/id"
     server.shutdown()
     server.server_close()
+
+
+@pytest.fixture
+def github(provider) -> dict[str, str]:
+    return {
+        "ACTIONS_ID_TOKEN_REQUEST_URL": f"{provider}?v=1",
+        "ACTIONS_ID_TOKEN_REQUEST_TOKEN": "asking",
+    }
 
 
 def told(calls: list[dict], name: str) -> dict:
@@ -167,6 +175,16 @@ def test_a_role_of_azure(login, github):
     assert told([c for c in calls if c["name"] == "docker"], "docker")["stdin"] == "short-lived"
 
 
+@pytest.mark.parametrize(("connection", "query"), [("", ""), ("a b", "&serviceConnectionId=a%20b")])
+def test_the_identity_of_azure_pipelines(login, provider, connection, query):
+    own = {"SYSTEM_OIDCREQUESTURI": provider, "SYSTEM_ACCESSTOKEN": "asking"}
+    done, calls = login("acme.azurecr.io", **ROLE, **own, AZURE_SERVICE_CONNECTION=connection)
+    assert done.returncode == 0, done.stderr
+    signed = next(call["arguments"] for call in calls if call["name"] == "az")
+    told_token = signed[signed.index("--federated-token") + 1]
+    assert told_token == f"I am /id?api-version=7.1{query}"
+
+
 @pytest.mark.parametrize(
     ("own", "clients", "says"),
     [
@@ -191,7 +209,7 @@ def test_github_says_no(login, github):
     own = github | {"ACTIONS_ID_TOKEN_REQUEST_TOKEN": "wrong"}
     done, calls = login(ECR, **ROLE, **own)
     assert (done.returncode, calls) == (1, [])
-    assert "GitHub gave no identity for sts.amazonaws.com: HTTP Error 401" in done.stderr
+    assert "GitHub gave no identity: HTTP Error 401" in done.stderr
 
 
 ENGINE = """#!/bin/sh

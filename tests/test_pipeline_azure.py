@@ -96,6 +96,7 @@ def test_secrets_are_given_where_they_are_needed_and_never_to_a_pull_request(pro
     for step in steps(project):
         if TOKEN in str(step):
             assert step["script"] in (
+                "make push",
                 "make ci-promote ENV=production",
                 "python3 scripts/propose.py",
             )

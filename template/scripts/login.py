@@ -50,24 +50,38 @@ def run(*command: str, stdin: str = "", **environment: str) -> str:
 
 
 def identity(audience: str) -> str:
-    """The token that says to `audience` which pipeline this is; raises Stop where there is none."""
+    """The token that says to `audience` which pipeline this is; raises Stop where there is none.
+
+    Azure's always says `api://AzureADTokenExchange`: see "Oidctoken - Create" in the REST reference
+    of Azure DevOps. It names the pipeline, or the service connection whose id is
+    AZURE_SERVICE_CONNECTION.
+    """
     if token := os.environ.get("OIDC_TOKEN"):
         return token
-    asked = given("ACTIONS_ID_TOKEN_REQUEST_URL", "ACTIONS_ID_TOKEN_REQUEST_TOKEN")
-    if not asked:
-        raise Stop(
-            "a role is set, but this pipeline has no identity: GitHub gives it with the permission "
-            "`id-token: write`, GitLab with `id_tokens:` as OIDC_TOKEN"
-        )
-    url, bearer = asked
-    request = urllib.request.Request(
-        f"{url}&audience={quote(audience, safe='')}", headers={"Authorization": f"bearer {bearer}"}
+    if asked := given("ACTIONS_ID_TOKEN_REQUEST_URL", "ACTIONS_ID_TOKEN_REQUEST_TOKEN"):
+        query = f"&audience={quote(audience, safe='')}"
+        return ask("GitHub", asked[0] + query, asked[1], "value")
+    if asked := given("SYSTEM_OIDCREQUESTURI", "SYSTEM_ACCESSTOKEN"):
+        query = "?api-version=7.1"
+        if connection := os.environ.get("AZURE_SERVICE_CONNECTION"):
+            query += f"&serviceConnectionId={quote(connection, safe='')}"
+        return ask("Azure Pipelines", asked[0] + query, asked[1], "oidcToken", b"")
+    raise Stop(
+        "a role is set, but this pipeline has no identity: GitHub gives it with the permission "
+        "`id-token: write`, GitLab with `id_tokens:` as OIDC_TOKEN, Azure Pipelines where "
+        "SYSTEM_ACCESSTOKEN is $(System.AccessToken)"
     )
+
+
+def ask(whom: str, url: str, bearer: str, key: str, body: bytes | None = None) -> str:
+    """What an address answers under `key`; raises Stop when it does not."""
+    head = {"Authorization": f"Bearer {bearer}", "Content-Type": "application/json"}
     try:
+        request = urllib.request.Request(url, body, head)
         with urllib.request.urlopen(request, timeout=30) as answer:
-            return str(json.load(answer)["value"])
+            return str(json.load(answer)[key])
     except (OSError, ValueError, KeyError) as error:
-        raise Stop(f"GitHub gave no identity for {audience}: {error}") from None
+        raise Stop(f"{whom} gave no identity: {error}") from None
 
 
 def amazon(host: str, role: str) -> Login:
