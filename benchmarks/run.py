@@ -50,6 +50,7 @@ def main() -> None:
     (versions / "current").write_text(newest.name)
     for name, *given in (
         ("serving", PROJECT, "--bundles", versions),
+        ("peers", PROJECT, "--bundles", versions),
         ("drift",),
         ("monitor", PROJECT, "--seeds", "10"),
     ):

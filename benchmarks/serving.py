@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 BARE = """
 import sys
@@ -65,21 +66,24 @@ def free_port() -> int:
 
 
 class Server:
-    """A server process; ready when constructed."""
+    """A server process; ready when constructed.
 
-    def __init__(self, code: str, *arguments: str, cwd: Path, path: Path) -> None:
+    `command` is told its port in the place of PORT, and answers 200 at `path` when it is ready.
+    """
+
+    def __init__(self, *command: str, cwd: Path, path: str = "/readyz", **environment: str) -> None:
         self.port = free_port()
-        package, *rest = arguments
         start = time.perf_counter()
         self.process = subprocess.Popen(
-            [sys.executable, "-c", code, package, str(self.port), *rest],
+            [str(self.port) if word == "PORT" else word for word in command],
             cwd=cwd,
-            env={**os.environ, "PYTHONPATH": str(path)},
+            env={**os.environ, **environment},
             stdout=subprocess.DEVNULL,
+            start_new_session=True,
         )
-        while self.get("/readyz") != 200:
+        while self.get(path) != 200:
             if self.process.poll() is not None:
-                raise SystemExit(f"the server ended with {self.process.returncode}")
+                raise SystemExit(f"{command[0]} ended with {self.process.returncode}")
             time.sleep(0.02)
         self.ready = time.perf_counter() - start
 
@@ -109,8 +113,8 @@ class Server:
             return float("nan")
 
     def stop(self) -> None:
-        """Ends it."""
-        self.process.send_signal(signal.SIGTERM)
+        """Ends it, and what it started."""
+        os.killpg(self.process.pid, signal.SIGTERM)
         self.process.wait(20)
 
 
@@ -150,6 +154,13 @@ def load(port: int, requests: list[bytes], connections: int, seconds: float) -> 
     return latencies
 
 
+def post(path: str, body: Any) -> bytes:
+    """A request that sends JSON."""
+    text = json.dumps(body).encode()
+    head = f"POST {path} HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n"
+    return f"{head}content-length: {len(text)}\r\n\r\n".encode() + text
+
+
 def _whole(answer: bytes) -> bool:
     head, found, body = answer.partition(b"\r\n\r\n")
     if not found:
@@ -173,17 +184,14 @@ def main() -> None:
     version = (bundles / "current").read_text().strip()
     package = next((project / "src").glob("*/serving/app.py")).parent.parent.name
     examples = json.loads((bundles / version / "examples.json").read_text())
-    requests = []
-    for example in examples:
-        body = json.dumps({"features": example["features"]}).encode()
-        head = "POST /predictions HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n"
-        requests.append(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
+    requests = [post("/predictions", {"features": example["features"]}) for example in examples]
     rows: dict[str, list[tuple[float, ...]]] = {"bare": [], "ciclo": []}
     with tempfile.TemporaryDirectory() as folder:
-        place = {"cwd": Path(folder), "path": project / "src"}
+        run = (sys.executable, "-c")
+        place = {"cwd": Path(folder), "PYTHONPATH": str(project / "src")}
         servers = {
-            "bare": Server(BARE, package, "warning", **place),
-            "ciclo": Server(CICLO, package, str(bundles), **place),
+            "bare": Server(*run, BARE, package, "PORT", "warning", **place),
+            "ciclo": Server(*run, CICLO, package, "PORT", str(bundles), **place),
         }
         try:
             for server in servers.values():

@@ -1,0 +1,184 @@
+"""One-row predictions per second and start to ready, against what others serve a model with.
+
+    python benchmarks/peers.py PROJECT --bundles FOLDER [--rounds 5] [--seconds 2] [--only NAME]
+
+MLflow's scoring server, BentoML and LitServe serve the same bundle by the same code, one worker
+each; the latter two gather requests, as ours does. Each is installed on demand, with what the
+project serves with, into an environment of its own under build/peers. Run it with the project's
+own Python; needs uv. The peer and ours run on this machine in turns, so that the ratios count.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import tomllib
+from pathlib import Path
+from typing import NamedTuple
+
+from serving import CICLO, Server, load, post
+
+BUILD = Path(__file__).parents[1] / "build" / "peers"
+BENTO = """
+import os
+from importlib import import_module
+from pathlib import Path
+
+import bentoml
+
+bundles = import_module(os.environ["PACKAGE"] + ".bundle")
+predict = import_module(os.environ["PACKAGE"] + ".predict").predict
+
+@bentoml.service(workers=1)
+class Peer:
+    def __init__(self):
+        self.bundle = bundles.load(Path(os.environ["BUNDLE"]))
+
+    @bentoml.api(batchable=True, max_batch_size=256, max_latency_ms=1000)
+    def predict(self, rows: list[dict]) -> list[dict]:
+        return predict(self.bundle, bundles.ROWS.validate_python(rows))
+"""
+LIT = """
+import os, sys
+from importlib import import_module
+from pathlib import Path
+
+import litserve
+
+class Peer(litserve.LitAPI):
+    def setup(self, device):
+        self.bundles = import_module(os.environ["PACKAGE"] + ".bundle")
+        self.predict_ = import_module(os.environ["PACKAGE"] + ".predict").predict
+        self.bundle = self.bundles.load(Path(os.environ["BUNDLE"]))
+
+    def decode_request(self, request):
+        return request["features"]
+
+    def predict(self, rows):
+        return self.predict_(self.bundle, self.bundles.ROWS.validate_python(rows))
+
+    def encode_response(self, output):
+        return output
+
+if __name__ == "__main__":
+    api = Peer(max_batch_size=64, batch_timeout=0.002)
+    server = litserve.LitServer(api, accelerator="cpu", workers_per_device=1)
+    server.run(host="127.0.0.1", port=int(sys.argv[1]), num_api_servers=1, log_level="warning",
+               generate_client_file=False)
+"""
+
+
+class Peer(NamedTuple):
+    """How one is started and asked."""
+
+    command: str
+    ready: str
+    """The path that answers 200 when it is."""
+    path: str
+    body: str
+    """What is sent; ROW is the row's features."""
+
+
+MLFLOW = "mlflow models serve --model-uri MODEL --env-manager local --workers 1 --port PORT"
+PEERS = {
+    "mlflow": Peer(MLFLOW, "/ping", "/invocations", '{"dataframe_records": [ROW]}'),
+    "bentoml": Peer(
+        "bentoml serve bento:Peer --port PORT", "/readyz", "/predict", '{"rows": [ROW]}'
+    ),
+    "litserve": Peer("python lit.py PORT", "/health", "/predict", '{"features": ROW}'),
+}
+
+
+def main() -> None:
+    """Measures and prints."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("project", type=Path)
+    parser.add_argument("--bundles", type=Path, required=True)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=2)
+    parser.add_argument("--connections", type=int, default=32)
+    parser.add_argument("--only", choices=PEERS)
+    parser.add_argument("--json", type=Path)
+    given = parser.parse_args()
+    found = {}
+    for name in [given.only] if given.only else PEERS:
+        found[name] = against(name, given)
+        print(
+            f"{name:9} rate {found[name]['rate']:6.1f}/s, ours {found[name]['times']:.0f} times; "
+            f"ready in {found[name]['ready']:.1f} s, ours in {found[name]['start']:.0%} of it; "
+            f"environment {found[name]['disk_mb']:.0f} MB",
+            flush=True,
+        )
+    if given.json:
+        given.json.write_text(json.dumps(found, indent=2) + "\n")
+
+
+def against(name: str, given: argparse.Namespace) -> dict[str, float]:
+    """The medians of rounds in turns: the peer's rate, how many times ours is that, the starts."""
+    project, peer = given.project.resolve(), PEERS[name]
+    bundles = given.bundles.resolve()
+    bundle = bundles / (bundles / "current").read_text().strip()
+    package = next((project / "src").glob("*/serving/app.py")).parent.parent.name
+    home = installed(name, project)
+    model = max(project.glob("var/artifacts/**/MLmodel"), key=lambda path: path.stat().st_mtime)
+    rows = [example["features"] for example in json.loads((bundle / "examples.json").read_text())]
+    ours = [post("/predictions", {"features": row}) for row in rows]
+    theirs = [
+        post(peer.path, json.loads(peer.body.replace("ROW", json.dumps(row)))) for row in rows
+    ]
+    command = [str(model.parent) if word == "MODEL" else word for word in peer.command.split()]
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "bento.py").write_text(BENTO)
+        (Path(folder) / "lit.py").write_text(LIT)
+        place = {
+            "cwd": Path(folder), "PYTHONPATH": f"{project / 'src'}{os.pathsep}{folder}",
+            "PACKAGE": package, "BUNDLE": str(bundle), "OMP_NUM_THREADS": "1",
+        }  # fmt: skip
+        path = f"{home / 'bin'}{os.pathsep}{os.environ['PATH']}"
+        command[0] = str(home / "bin" / command[0])
+        server = Server(*command, path=peer.ready, PATH=path, **place)
+        own = Server(sys.executable, "-c", CICLO, package, "PORT", str(bundles), **place)
+        try:
+            pairs = []
+            for one, requests in ((server, theirs), (own, ours)):
+                load(one.port, requests, given.connections, 1.0)
+            for _ in range(given.rounds):
+                rates = [
+                    len(load(one.port, requests, given.connections, given.seconds)) / given.seconds
+                    for one, requests in ((server, theirs), (own, ours))
+                ]
+                pairs.append(rates)
+        finally:
+            server.stop()
+            own.stop()
+    return {
+        "rate": statistics.median(peer for peer, _ in pairs),
+        "times": statistics.median(our / peer for peer, our in pairs),
+        "ready": server.ready,
+        "start": own.ready / server.ready,
+        "disk_mb": sum(f.stat().st_size for f in home.rglob("*") if f.is_file()) / 1e6,
+    }
+
+
+def installed(package: str, project: Path) -> Path:
+    """An environment with a peer, and with what the project serves with."""
+    home = BUILD / package
+    if not (home / ".ready").exists():
+        print(f"installing {package} into {home}", flush=True)
+        told = tomllib.loads((project / "pyproject.toml").read_text())["project"]
+        subprocess.run(
+            ["uv", "venv", "--quiet", "--clear", "--python", sys.executable, home], check=True
+        )
+        subprocess.run(
+            ["uv", "pip", "install", "--quiet", "--python", home, package, *told["dependencies"]],
+            check=True,
+        )
+        (home / ".ready").touch()
+    return home
+
+
+if __name__ == "__main__":
+    main()
