@@ -34,6 +34,7 @@ def pytest_configure() -> None:
         tempfile.tempdir = None  # read anew
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Quick tests first; of the heavy ones the longest first, so that no worker waits for one.
 
