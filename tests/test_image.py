@@ -104,6 +104,19 @@ def test_the_image_answers_like_the_bundle(image):
 
 
 @pytest.mark.heavy(3)
+@pytest.mark.parametrize("image", ["slim"], indirect=True)
+def test_podman_builds_it_and_runs_it_too(image):
+    if not shutil.which("podman"):
+        missing("podman is not installed")
+    try:
+        said = image.run("make smoke ENGINE=podman", timeout=1800)
+        assert "examples answered as version 1 should" in said
+    finally:
+        name = image.environment["IMAGE"]
+        image.run(f"podman image rm --force {name}:tried {name}-job:tried")
+
+
+@pytest.mark.heavy(3)
 def test_the_image_is_small_and_has_no_rights(image, record_property):
     served = f"{image.environment['IMAGE']}:tried"
     facts = json.loads(docker("image", "inspect", served))[0]

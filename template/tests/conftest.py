@@ -19,6 +19,14 @@ from .servers import own_settings
 ROWS = 3000
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Prints what tests had to say: record_property("said", text)."""
+    for report in terminalreporter.getreports("passed"):
+        for name, text in report.user_properties:
+            if name == "said":
+                terminalreporter.write_line(text)
+
+
 @pytest.fixture(scope="session")
 def sample() -> pd.DataFrame:
     """A slice of the project's data, spread over all of it."""

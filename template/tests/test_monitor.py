@@ -104,23 +104,20 @@ def judge(world: World, records: list, rules=RULES):
     return seen
 
 
-def test_no_drift_stays_quiet(world: World, capsys: pytest.CaptureFixture[str]):
+def test_no_drift_stays_quiet(world: World, record_property):
     found = [judge(world, world.records(seed, 5)).verdict for seed in range(SEEDS)]
-    with capsys.disabled():
-        print(
-            f"\nno drift: {found.count('retrain')} retrain, {found.count('warn')} warn of {SEEDS}"
-        )
+    said = f"no drift: {found.count('retrain')} retrain, {found.count('warn')} warn of {SEEDS}"
+    record_property("said", said)
     assert found.count("retrain") <= 0.05 * SEEDS
     assert found.count("warn") <= 0.1 * SEEDS
     assert "unknown" not in found
 
 
-def test_a_changed_rule_is_found(world: World, capsys: pytest.CaptureFixture[str]):
+def test_a_changed_rule_is_found(world: World, record_property):
     found = [judge(world, world.records(seed, 4, changed_after=2)) for seed in range(SEEDS)]
     hits = [v.verdict for v in found].count("retrain")
     heard = sum(any(change["row"] >= 2 * SIZE for change in v.adwin) for v in found)
-    with capsys.disabled():
-        print(f"\nchanged rule: {hits} retrain of {SEEDS}; ADWIN heard it in {heard}")
+    record_property("said", f"changed rule: {hits} retrain of {SEEDS}; ADWIN heard it in {heard}")
     assert hits >= 0.9 * SEEDS
     assert heard >= 0.9 * SEEDS
 
