@@ -165,7 +165,7 @@ def against(name: str, given: argparse.Namespace) -> dict[str, float]:
 
 def installed(package: str, project: Path) -> Path:
     """An environment with a peer, and with what the project serves with."""
-    home = BUILD / package
+    home = BUILD / f"{package}-{sys.version_info.major}.{sys.version_info.minor}"
     if not (home / ".ready").exists():
         print(f"installing {package} into {home}", flush=True)
         told = tomllib.loads((project / "pyproject.toml").read_text())["project"]
