@@ -9,7 +9,7 @@ import tomllib
 
 import pytest
 from harness import ROOT, copy
-from variants import AXES, QUESTIONS, refusal, variants
+from variants import AXES, QUESTIONS, main, refusal, variants
 
 LONG = "a" * 200
 BAD = {
@@ -133,15 +133,12 @@ def test_the_walk_leaves_out_what_copier_refuses_and_no_more(template, tmp_path)
     ],
     ids=["good", "key", "value", "pair", "rule", "list", "yaml", "none"],
 )
-def test_an_answers_file_is_checked(answers, told, tmp_path):
+def test_an_answers_file_is_checked(answers, told, tmp_path, capsys):
     path = tmp_path / "answers.yml"
     if answers is not None:
         path.write_text(answers)
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "tests" / "variants.py"), "--check", str(path)],
-        capture_output=True, text=True,
-    )  # fmt: skip
+    code, shown = main(["--check", str(path)]), capsys.readouterr()
     good = told.startswith("a project")
-    said = done.stdout if good else done.stderr
-    assert (done.returncode, len(said.splitlines())) == (0 if good else 1, 1), done.stderr
+    said = shown.out if good else shown.err
+    assert (code, len(said.splitlines())) == (0 if good else 1, 1), shown.err
     assert told in said
