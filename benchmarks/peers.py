@@ -173,7 +173,17 @@ def installed(package: str, project: Path) -> Path:
             ["uv", "venv", "--quiet", "--clear", "--python", sys.executable, home], check=True
         )
         subprocess.run(
-            ["uv", "pip", "install", "--quiet", "--python", home, package, *told["dependencies"]],
+            [
+                "uv",
+                "pip",
+                "install",
+                "--quiet",
+                "--compile-bytecode",
+                "--python",
+                home,
+                package,
+                *told["dependencies"],
+            ],
             check=True,
         )
         (home / ".ready").touch()

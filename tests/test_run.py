@@ -27,6 +27,8 @@ def test_a_project_lives_by_its_readme(answers, disk):
     assert "production" in versions
     if answers != covering()[0]:  # what is slow kills processes: once is enough
         made.environment["PYTEST_ADDOPTS"] = "-m 'not slow'"
+    else:
+        made.environment["PYTEST_XDIST_AUTO_NUM_WORKERS"] = "2"
     # The environment's manager changes no code, so its tests run once for each distinct code.
     made.run("make check" if answers in distinct() else "make lint")
     assert not made.run("git status --porcelain --untracked-files=all -- . ':!locks'").strip()

@@ -52,8 +52,7 @@ def github(template: Path, home: Path) -> Turn:
         tools.begin(**says)
         told = []
         for key, value in (group or {}).items():
-            if key in VARIABLES or event != "pull request":  # of a fork, which is given no secret
-                told += ["--var" if key in VARIABLES else "--secret", f"{key}={value}"]
+            told += ["--var" if key in VARIABLES else "--secret", f"{key}={value}"]
         done = subprocess.run(
             [*command, event.replace(" ", "_"), "-W", f".github/workflows/{name}.yml", *told],
             cwd=project, env=tools.own, capture_output=True, text=True, timeout=120,

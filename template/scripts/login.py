@@ -53,29 +53,28 @@ def identity(audience: str) -> str:
     """The token that says to `audience` which pipeline this is; raises Stop where there is none.
 
     Azure's always says `api://AzureADTokenExchange`: see "Oidctoken - Create" in the REST reference
-    of Azure DevOps. It names the pipeline, or the service connection whose id is
-    AZURE_SERVICE_CONNECTION.
+    of Azure DevOps. It names the service connection whose id is AZURE_SERVICE_CONNECTION, whose
+    branch control keeps other branches out; the pipeline's own name is the same on each branch.
     """
     if token := os.environ.get("OIDC_TOKEN"):
         return token
     if asked := given("ACTIONS_ID_TOKEN_REQUEST_URL", "ACTIONS_ID_TOKEN_REQUEST_TOKEN"):
         query = f"&audience={quote(audience, safe='')}"
         return ask("GitHub", asked[0] + query, asked[1], "value")
-    if asked := given("SYSTEM_OIDCREQUESTURI", "SYSTEM_ACCESSTOKEN"):
-        query = "?api-version=7.1"
-        if connection := os.environ.get("AZURE_SERVICE_CONNECTION"):
-            query += f"&serviceConnectionId={quote(connection, safe='')}"
+    if asked := given("SYSTEM_OIDCREQUESTURI", "SYSTEM_ACCESSTOKEN", "AZURE_SERVICE_CONNECTION"):
+        query = f"?api-version=7.1&serviceConnectionId={quote(asked[2], safe='')}"
         return ask("Azure Pipelines", asked[0] + query, asked[1], "oidcToken", b"")
     raise Stop(
         "a role is set, but this pipeline has no identity: GitHub gives it with the permission "
-        "`id-token: write`, GitLab with `id_tokens:` as OIDC_TOKEN, Azure Pipelines where "
-        "SYSTEM_ACCESSTOKEN is $(System.AccessToken)"
+        "`id-token: write`, GitLab with `id_tokens:` as OIDC_TOKEN, Azure Pipelines for "
+        "AZURE_SERVICE_CONNECTION, the id of a service connection"
     )
 
 
 def ask(whom: str, url: str, bearer: str, key: str, body: bytes | None = None) -> str:
     """What an address answers under `key`; raises Stop when it does not."""
     head = {"Authorization": f"Bearer {bearer}", "Content-Type": "application/json"}
+    head["X-TFS-FedAuthRedirect"] = "Suppress"  # Azure would send a refused token to a sign-in
     try:
         request = urllib.request.Request(url, body, head)
         with urllib.request.urlopen(request, timeout=30) as answer:

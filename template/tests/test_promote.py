@@ -56,22 +56,6 @@ def test_a_version_walks_through_the_environments_and_back(known) -> None:
     assert all(m.by and m.at and m.commit for m in moves)
 
 
-def test_each_environment_can_have_a_registered_model_of_its_own(known) -> None:
-    """Versions keep their numbers; what was held is taken over when the setting changes."""
-    hold(known, "staging", "2")
-    apart = registry.Registry(settings.load(model={"per_environment": True}))
-    assert history.repair("staging", apart) == []
-    hold(apart, "staging", "3", "1")
-    hold(apart, "production", "3")
-    assert history.rollback("staging", apart).to == "3"
-    assert (apart.alias("staging"), apart.alias("production")) == ("3", "3")
-    assert next(v.environments for v in apart.versions()) == ["staging", "production"]
-    assert known.alias("staging") == "2", "the common model is not touched"
-    versions = apart.client.search_model_versions(f"name = 'staging.{apart.name}'")
-    assert sorted(v.tags["copy_of"] for v in versions) == ["1", "2", "3"]
-    assert apart.pull("3", Path("var/bundles")).exists()
-
-
 def test_what_was_rolled_back_returns_only_by_hand(known) -> None:
     hold(known, "staging", "1", "2")
     history.rollback("staging", known)

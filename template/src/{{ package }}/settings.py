@@ -33,9 +33,6 @@ class Section(BaseModel):
 class Model(Section):
     name: str = PACKAGE.replace("_", "-")
     """The registered model."""
-    per_environment: bool = False
-    """Whether what each environment holds is kept in a registered model of its own, such as
-    production.{name}, so that permissions of the registry can say who promotes."""
 
 
 class Data(Section):

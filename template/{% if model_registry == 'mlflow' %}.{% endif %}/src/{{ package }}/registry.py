@@ -3,7 +3,6 @@
 import os
 import shutil
 from pathlib import Path
-from typing import Any
 
 import mlflow
 from mlflow.exceptions import MlflowException
@@ -12,11 +11,7 @@ from .bundle import sha256
 from .errors import BundleError, UserError
 from .history import Version
 from .moves import Moves
-from .settings import ENVIRONMENTS
 from .tracking import asked, every
-
-COPY_OF = "copy_of"
-"""The note that says which version a copy in an environment's own registered model is of."""
 
 
 class Registry(Moves):
@@ -25,11 +20,20 @@ class Registry(Moves):
     def versions(self) -> list[Version]:
         """All versions, newest first."""
         with asked():
-            found = self._versions(self.name)
+            try:
+                aliases = self.client.get_registered_model(self.name).aliases
+            except MlflowException as error:
+                if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                    return []
+                raise
+            found = every(
+                lambda token: self.client.search_model_versions(
+                    f"name = '{self.name}'", page_token=token
+                )
+            )
         held: dict[str, list[str]] = {}
-        for environment in ENVIRONMENTS:
-            if version := self.alias(environment):
-                held.setdefault(version, []).append(environment)
+        for environment, version in aliases.items():
+            held.setdefault(str(version), []).append(environment)
         made = [
             Version(
                 str(v.version),
@@ -42,56 +46,21 @@ class Registry(Moves):
         ]
         return sorted(made, key=lambda v: int(v.version), reverse=True)
 
-    def _versions(self, name: str) -> list[Any]:
-        return every(
-            lambda token: self.client.search_model_versions(f"name = '{name}'", page_token=token)
-        )
-
-    def _model(self, environment: str) -> str:
-        """The registered model whose alias says what an environment holds."""
-        return f"{environment}.{self.name}" if self.per_environment else self.name
-
     def alias(self, environment: str) -> str | None:
         """The version that an environment holds; None if it holds none."""
-        name = self._model(environment)
         with asked():
             try:
-                aliases = self.client.get_registered_model(name).aliases
+                aliases = self.client.get_registered_model(self.name).aliases
             except MlflowException as error:
                 if error.error_code == "RESOURCE_DOES_NOT_EXIST":
                     return None
                 raise
-            if environment not in aliases:
-                return None
-            version = str(aliases[environment])
-            if self.per_environment:
-                version = self.client.get_model_version(name, version).tags[COPY_OF]
-        return version
+        return str(aliases[environment]) if environment in aliases else None
 
     def set_alias(self, environment: str, version: str) -> None:
         """Makes an environment hold a version."""
-        name = self._model(environment)
         with asked():
-            if self.per_environment:
-                version = self._copied(version, name)
-            self.client.set_registered_model_alias(name, environment, version)
-
-    def _copied(self, version: str, name: str) -> str:
-        """The number that a version has in another registered model, into which it is copied."""
-        self.create(name)
-        for copy in self._versions(name):
-            if copy.tags.get(COPY_OF) == version:
-                return str(copy.version)
-        found = self.client.get_model_version(self.name, version)
-        made = self.client.create_model_version(
-            name,
-            f"models:/{self.name}/{version}",
-            found.run_id,
-            tags=found.tags | {COPY_OF: version},
-            description=found.description,
-            model_id=found.model_id,
-        )
-        return str(made.version)
+            self.client.set_registered_model_alias(self.name, environment, version)
 
     def tag(self, version: str, key: str, value: str) -> None:
         """Writes a note on a version."""

@@ -67,7 +67,6 @@ class Tracking:
         logging.getLogger("mlflow").setLevel(logging.ERROR)
         logging.getLogger("alembic").setLevel(logging.ERROR)
         self.name = settings.model.name
-        self.per_environment = settings.model.per_environment
         if not os.environ.get("MLFLOW_TRACKING_URI"):
             LOCAL.mkdir(exist_ok=True)
             mlflow.set_tracking_uri(f"sqlite:///{LOCAL.absolute()}/mlflow.db")
@@ -148,7 +147,11 @@ class Tracking:
             self._log_dataset(run, frame, bundle.manifest.data, source)
             self.client.log_artifacts(run, str(artifacts))
             model = self._log_model(run, bundle, frame, requirements)
-            self.create(self.name)
+            try:
+                self.client.create_registered_model(self.name)
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                    raise
             made = self.client.create_model_version(
                 self.name,
                 f"models:/{model}",
@@ -159,14 +162,6 @@ class Tracking:
                 description=_description(bundle),
             )
         return str(made.version)
-
-    def create(self, name: str) -> None:
-        """Makes a registered model, if there is none of that name."""
-        try:
-            self.client.create_registered_model(name)
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                raise
 
     def _tags(self, bundle: Bundle) -> dict[str, str]:
         m = bundle.manifest
