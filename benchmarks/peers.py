@@ -140,8 +140,10 @@ def against(name: str, given: argparse.Namespace) -> dict[str, float]:
         path = f"{home / 'bin'}{os.pathsep}{os.environ['PATH']}"
         command[0] = str(home / "bin" / command[0])
         server = Server(*command, path=peer.ready, PATH=path, **place)
-        own = Server(sys.executable, "-c", CICLO, package, "PORT", str(bundles), **place)
-        try:
+        with (
+            server,
+            Server(sys.executable, "-c", CICLO, package, "PORT", str(bundles), **place) as own,
+        ):
             pairs = []
             for one, requests in ((server, theirs), (own, ours)):
                 load(one.port, requests, given.connections, 1.0)
@@ -151,9 +153,6 @@ def against(name: str, given: argparse.Namespace) -> dict[str, float]:
                     for one, requests in ((server, theirs), (own, ours))
                 ]
                 pairs.append(rates)
-        finally:
-            server.stop()
-            own.stop()
     return {
         "rate": statistics.median(peer for peer, _ in pairs),
         "times": statistics.median(our / peer for peer, our in pairs),

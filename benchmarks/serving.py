@@ -19,8 +19,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 BARE = """
 import sys
@@ -66,7 +67,7 @@ def free_port() -> int:
 
 
 class Server:
-    """A server process; ready when constructed.
+    """A server process; ready when constructed, ended with its children when the block ends.
 
     `command` is told its port in the place of PORT, and answers 200 at `path` when it is ready.
     """
@@ -81,10 +82,14 @@ class Server:
             stdout=subprocess.DEVNULL,
             start_new_session=True,
         )
-        while self.get(path) != 200:
-            if self.process.poll() is not None:
-                raise SystemExit(f"{command[0]} ended with {self.process.returncode}")
-            time.sleep(0.02)
+        try:
+            while self.get(path) != 200:
+                if self.process.poll() is not None:
+                    raise SystemExit(f"{command[0]} ended with {self.process.returncode}")
+                time.sleep(0.02)
+        except BaseException:
+            self.__exit__()
+            raise
         self.ready = time.perf_counter() - start
 
     def get(self, path: str) -> int:
@@ -112,10 +117,15 @@ class Server:
         except OSError:
             return float("nan")
 
-    def stop(self) -> None:
-        """Ends it, and what it started."""
-        os.killpg(self.process.pid, signal.SIGTERM)
-        self.process.wait(20)
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for how in (signal.SIGTERM, signal.SIGKILL):
+            with suppress(ProcessLookupError):
+                os.killpg(self.process.pid, how)
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(20)
 
 
 def load(port: int, requests: list[bytes], connections: int, seconds: float) -> list[float]:
@@ -189,11 +199,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         run = (sys.executable, "-c")
         place = {"cwd": Path(folder), "PYTHONPATH": str(project / "src")}
-        servers = {
-            "bare": Server(*run, BARE, package, "PORT", "warning", **place),
-            "ciclo": Server(*run, CICLO, package, "PORT", str(bundles), **place),
-        }
-        try:
+        bare = Server(*run, BARE, package, "PORT", "warning", **place)
+        with bare, Server(*run, CICLO, package, "PORT", str(bundles), **place) as own:
+            servers = {"bare": bare, "ciclo": own}
             for server in servers.values():
                 load(server.port, requests, given.connections, 1.0)
             for number in range(given.rounds):
@@ -218,9 +226,6 @@ def main() -> None:
                 "resident_mb": servers["ciclo"].resident(),
                 "bare_resident_mb": servers["bare"].resident(),
             }
-        finally:
-            for server in servers.values():
-                server.stop()
     print(
         f"\nciclo / bare FastAPI, median of {given.rounds} rounds: rate {result['rate']:.2f} "
         f"(to reach: 0.80), p50 {result['p50']:.2f}, p99 {result['p99']:.2f} (2.00 at most), "
