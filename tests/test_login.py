@@ -211,7 +211,7 @@ def test_github_says_no(login, github):
     own = github | {"ACTIONS_ID_TOKEN_REQUEST_TOKEN": "wrong"}
     done, calls = login(ECR, **ROLE, **own)
     assert (done.returncode, calls) == (1, [])
-    assert "GitHub gave no identity: HTTP Error 401" in done.stderr
+    assert "GitHub gave no identity for sts.amazonaws.com: HTTP Error 401" in done.stderr
 
 
 ENGINE = """#!/bin/sh

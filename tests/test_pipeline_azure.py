@@ -142,3 +142,11 @@ def test_a_value_that_cannot_be_read_is_a_failure(turn):
     assert (done.results["train"], said(done.calls)) == ("failed", CHECKED[:4])
     done = turn("cycle", "schedule", REGISTRY, fails="show")
     assert (done.results["monitor"], done.results["cycle"]) == ("failed", "skipped")
+
+
+def test_what_failed_is_the_stage_that_did(turn):
+    assert turn("cycle", "schedule").results["unregistered"] == "failed"
+    assert turn("cycle", "schedule", REGISTRY, fails="monitor").results["monitor"] == "failed"
+    assert turn("update", "schedule", fails="update").results["update"] == "failed"
+    done = turn("cycle", "schedule", REGISTRY, verdict="retrain", version="")
+    assert done.results["production"] == "skipped"

@@ -60,10 +60,12 @@ def identity(audience: str) -> str:
         return token
     if asked := given("ACTIONS_ID_TOKEN_REQUEST_URL", "ACTIONS_ID_TOKEN_REQUEST_TOKEN"):
         query = f"&audience={quote(audience, safe='')}"
-        return ask("GitHub", asked[0] + query, asked[1], "value")
+        failed = f"GitHub gave no identity for {audience}"
+        return ask(failed, asked[0] + query, asked[1], "value")
     if asked := given("SYSTEM_OIDCREQUESTURI", "SYSTEM_ACCESSTOKEN", "AZURE_SERVICE_CONNECTION"):
         query = f"?api-version=7.1&serviceConnectionId={quote(asked[2], safe='')}"
-        return ask("Azure Pipelines", asked[0] + query, asked[1], "oidcToken", b"")
+        failed = f"Azure Pipelines gave no identity for {audience}"
+        return ask(failed, asked[0] + query, asked[1], "oidcToken", b"")
     raise Stop(
         "a role is set, but this pipeline has no identity: GitHub gives it with the permission "
         "`id-token: write`, GitLab with `id_tokens:` as OIDC_TOKEN, Azure Pipelines for "
@@ -71,8 +73,8 @@ def identity(audience: str) -> str:
     )
 
 
-def ask(whom: str, url: str, bearer: str, key: str, body: bytes | None = None) -> str:
-    """What an address answers under `key`; raises Stop when it does not."""
+def ask(failed: str, url: str, bearer: str, key: str, body: bytes | None = None) -> str:
+    """What an address answers under `key`; raises Stop, which says what `failed`, without it."""
     head = {"Authorization": f"Bearer {bearer}", "Content-Type": "application/json"}
     head["X-TFS-FedAuthRedirect"] = "Suppress"  # Azure would send a refused token to a sign-in
     try:
@@ -80,7 +82,7 @@ def ask(whom: str, url: str, bearer: str, key: str, body: bytes | None = None) -
         with urllib.request.urlopen(request, timeout=30) as answer:
             return str(json.load(answer)[key])
     except (OSError, ValueError, KeyError) as error:
-        raise Stop(f"{whom} gave no identity: {error}") from None
+        raise Stop(f"{failed}: {error}") from None
 
 
 def amazon(host: str, role: str) -> Login:
