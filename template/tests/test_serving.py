@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import re
 import signal
 import subprocess
@@ -11,6 +12,7 @@ from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from fastapi.testclient import TestClient
@@ -547,6 +549,21 @@ def test_logs_are_json_with_the_request_id() -> None:
     finally:
         logs.REQUEST.reset(token)
     assert (entry["message"], entry["status"], entry["request_id"]) == ("a b\n", 200, "abc")
+
+
+def test_traces_are_looked_for_only_where_they_are_set_up(
+    start: Callable[..., TestClient], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trace = pytest.importorskip("opentelemetry.trace")
+    for name in [name for name in os.environ if "OTEL_" in name]:
+        monkeypatch.delenv(name)
+    look = Mock(wraps=trace.get_tracer_provider)
+    monkeypatch.setattr(trace, "get_tracer_provider", look)
+    assert start().get("/healthz").status_code == 200
+    look.assert_not_called()
+    monkeypatch.setenv("OTEL_SERVICE_NAME", NAME)
+    assert start().get("/healthz").status_code == 200
+    look.assert_called()
 
 
 def test_the_page_of_the_api_is_there(client: TestClient) -> None:

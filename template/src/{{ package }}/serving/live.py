@@ -17,6 +17,8 @@ logger = logging.getLogger(__name__)
 POINTER = "current"
 REFUSED = "refused"
 """Beside the pointer: why the version that was fetched last is not the one that is served."""
+GARBAGE = 20_000
+"""Objects between two collections: what is under way is looked at in each, and cost a twentieth."""
 LOOK = 0.5
 """Seconds between two looks at the pointer: one call of stat."""
 
@@ -76,6 +78,7 @@ class Live:
             # one would hold up all requests.
             gc.collect()
             gc.freeze()
+            gc.set_threshold(GARBAGE)
         self.served = served
         self.metrics.model.labels(served.bundle.version, served.bundle.digest).set(1)
         self.metrics.served = served.bundle.version

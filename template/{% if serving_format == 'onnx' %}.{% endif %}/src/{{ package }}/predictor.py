@@ -46,9 +46,8 @@ def load(path: Path) -> Predictor:
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1  # one worker, one core
-    session = onnxruntime.InferenceSession(
-        path.read_bytes(), options, providers=["CPUExecutionProvider"]
-    )
+    # By its name: of bytes it would keep a copy.
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     inputs = [i.name for i in session.get_inputs()]
     output = session.get_outputs()[-1].name
     classifies = len(session.get_outputs()) > 1
