@@ -36,7 +36,8 @@ class Registry:
             raise errors.RegistryUnavailable("the registry does not answer")
         return self.holds
 
-    def pull(self, version: str, to: Path) -> Path:
+    def pull(self, version: str, to: Path, environment: str) -> Path:
+        assert environment == "staging"
         if not (to / version).exists():
             self.pulled.append(version)
             shutil.copytree(self.folder / version, to / version)

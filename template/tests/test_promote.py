@@ -56,6 +56,56 @@ def test_a_version_walks_through_the_environments_and_back(known) -> None:
     assert all(m.by and m.at and m.commit for m in moves)
 
 
+@pytest.fixture
+def apart(known):
+    """The same versions, where each environment is a registered model of its own."""
+    return registry.Registry(settings.load(model={"per_environment": True}))
+
+
+def test_each_environment_can_be_a_registered_model_of_its_own(known, apart) -> None:
+    assert apart.moves("production") == []
+    assert apart.client.get_experiment_by_name(f"production.{apart.name}-moves") is None
+    hold(apart, "staging", "3", "1", "2")
+    hold(apart, "production", "2")
+    assert history.rollback("staging", apart).to == "1"
+    assert history.repair("staging", apart) == []
+    assert (apart.alias("staging"), apart.alias("production")) == ("1", "2")
+    assert [v.environments for v in apart.versions()] == [[], ["production"], ["test", "staging"]]
+    assert known.alias("staging") is None
+    assert not known.moves("production")
+
+
+def test_who_may_not_write_to_production_does_not_change_it(known, apart, tmp_path: Path) -> None:
+    hold(apart, "staging", "2")
+    hold(apart, "production", "2")
+    hold(known, "production", "1")  # all that the common model's permission allows
+    known.tag("2", "bundle", "forged")
+    assert history.repair("production", apart) == []
+    assert apart.alias("production") == "2"
+    assert apart.pull("2", tmp_path / "served", "production").exists()
+    with pytest.raises(package("errors").BundleError, match=r"not the one that was registered"):
+        apart.pull("2", tmp_path / "forged")
+
+
+def test_what_a_gate_reads_is_noted_where_the_environment_keeps_it(known, apart) -> None:
+    hold(apart, "staging", "2")
+    known.tag("2", "load", "forged")
+    assert apart.note("2", "load", "staging") == ""
+    apart.tag("2", "load", "measured", "staging")
+    assert (apart.note("2", "load", "staging"), known.note("2", "load")) == ("measured", "forged")
+    with pytest.raises(UserError, match=r"staging\..* has no copy of version 1; `make promote"):
+        apart.note("1", "load", "staging")
+
+
+def test_what_is_no_copy_is_not_held(known, apart) -> None:
+    hold(apart, "production", "1")
+    model, version = f"production.{apart.name}", known.client.get_model_version(known.name, "1")
+    known.client.create_model_version(model, version.source, version.run_id)
+    known.client.set_registered_model_alias(model, "production", "2")
+    with pytest.raises(UserError, match=r"production\..* 2: is no copy of a version of"):
+        apart.alias("production")
+
+
 def test_what_was_rolled_back_returns_only_by_hand(known) -> None:
     hold(known, "staging", "1", "2")
     history.rollback("staging", known)

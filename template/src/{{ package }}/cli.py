@@ -52,7 +52,7 @@ def held(environment: str, settings: Settings) -> Any:
     if not version:
         verb = "make train" if environment == "test" else f"make promote ENV={environment}"
         raise UserError(f"{environment} holds no version; run `{verb}` first")
-    return bundle.load(registry.pull(version, VERSIONS))
+    return bundle.load(registry.pull(version, VERSIONS, environment))
 
 
 @app.command()

@@ -72,7 +72,7 @@ def gates(
 
 
 def _load_gate(candidate: Candidate, registry: Registry) -> Gate:
-    report = json.loads(registry.note(candidate.version, "load") or "{}")
+    report = json.loads(registry.note(candidate.version, "load", "staging") or "{}")
     if report.get("bundle") != candidate.bundle.digest:
         return Gate("load", False, "no load report of this bundle; run `make load ENV=staging`")
     return Gate("load", report["passed"], report["summary"])
@@ -89,7 +89,7 @@ def compare(candidate: Candidate, settings: Settings, registry: Registry) -> Gat
     newer = data.later(frame, manifest.trained_until)
     holder = None
     if candidate.holder:
-        path = registry.pull(candidate.holder, VERSIONS)
+        path = registry.pull(candidate.holder, VERSIONS, "staging")
         try:
             holder = bundles.load(path, any_contract=True)
         except BundleError as error:

@@ -38,10 +38,10 @@ def measure(
     version = version or registry.alias(environment) or ""
     if not version:
         raise UserError(f"{environment} holds no version to load; run `make train` first")
-    report = run(settings, bundles.load(registry.pull(version, VERSIONS)), **how)
+    report = run(settings, bundles.load(registry.pull(version, VERSIONS, environment)), **how)
     if report["passed"] is not None:
         note = {key: report[key] for key in ("bundle", "passed", "summary")}
-        registry.tag(version, "load", json.dumps(note))
+        registry.tag(version, "load", json.dumps(note), environment)
     return report
 
 

@@ -47,7 +47,7 @@ def run(
     elif journal is None:
         seen.recall(registry.note(version, "monitor"))
     else:
-        bundle = bundles.load(registry.pull(version, VERSIONS), any_contract=True)
+        bundle = bundles.load(registry.pull(version, VERSIONS, env), any_contract=True)
         watch(seen, bundle, journal, settings.monitor)
     seen.store()
     if version is not None and journal is not None:

@@ -33,6 +33,10 @@ class Section(BaseModel):
 class Model(Section):
     name: str = PACKAGE.replace("_", "-")
     """The registered model."""
+    per_environment: bool = False
+    """Whether staging and production are registered models of their own, such as production.NAME,
+    with a history of their own, so that the registry's permissions say who promotes. Each way has
+    its own memory: after a change of it, promote again."""
 
 
 class Data(Section):

@@ -53,12 +53,12 @@ class Follower:
         had = (self.folder / version).is_dir()
         try:
             try:
-                load(registry.pull(version, self.folder))
+                load(registry.pull(version, self.folder, self.env))
             except BundleError:
                 if not had:
                     raise
                 shutil.rmtree(self.folder / version)  # the copy here may be what is damaged
-                load(registry.pull(version, self.folder))
+                load(registry.pull(version, self.folder, self.env))
                 had = False
         except BundleError as error:
             self._refused, self._verified = version, None

@@ -16,7 +16,7 @@ class Moves(Tracking):
         """Writes down that a move begins; `close` or `abandon` ends it."""
         with asked():
             run = self.client.create_run(
-                self._experiment(f"{self.name}-moves"),
+                self._experiment(f"{self.model(move.environment)}-moves"),
                 run_name=f"{move.kind} {move.environment} {move.to}",
                 tags={
                     "environment": move.environment,
@@ -46,9 +46,12 @@ class Moves(Tracking):
         """The moves of an environment in the order they were closed; with closed=False, those
         that were begun and neither closed nor abandoned."""
         with asked():
+            kept = self.client.get_experiment_by_name(f"{self.model(environment)}-moves")
+            if kept is None:  # who makes it may manage it: that is not who only looks
+                return []
             found = every(
                 lambda token: self.client.search_runs(
-                    [self._experiment(f"{self.name}-moves")],
+                    [kept.experiment_id],
                     f"tags.environment = '{environment}' and attributes.status = "
                     f"'{'FINISHED' if closed else 'RUNNING'}'",
                     ViewType.ACTIVE_ONLY,

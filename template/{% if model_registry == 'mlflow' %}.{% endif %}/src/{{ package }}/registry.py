@@ -5,12 +5,14 @@ import shutil
 from pathlib import Path
 
 import mlflow
+from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 from mlflow.exceptions import MlflowException
 
 from .bundle import sha256
 from .errors import BundleError, UserError
 from .history import Version
 from .moves import Moves
+from .settings import ENVIRONMENTS
 from .tracking import asked, every
 
 
@@ -20,24 +22,15 @@ class Registry(Moves):
     def versions(self) -> list[Version]:
         """All versions, newest first."""
         with asked():
-            try:
-                aliases = self.client.get_registered_model(self.name).aliases
-            except MlflowException as error:
-                if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-                    return []
-                raise
-            found = every(
-                lambda token: self.client.search_model_versions(
-                    f"name = '{self.name}'", page_token=token
-                )
-            )
+            found = self._versions(self.name)
         held: dict[str, list[str]] = {}
-        for environment, version in aliases.items():
-            held.setdefault(str(version), []).append(environment)
+        for environment in ENVIRONMENTS:
+            if version := self.alias(environment):
+                held.setdefault(version, []).append(environment)
         made = [
             Version(
                 str(v.version),
-                v.run_id,
+                v.run_id or "",
                 v.creation_timestamp / 1000,
                 v.tags,
                 held.get(str(v.version), []),
@@ -48,36 +41,45 @@ class Registry(Moves):
 
     def alias(self, environment: str) -> str | None:
         """The version that an environment holds; None if it holds none."""
+        model = self.model(environment)
         with asked():
-            try:
-                aliases = self.client.get_registered_model(self.name).aliases
-            except MlflowException as error:
-                if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-                    return None
-                raise
-        return str(aliases[environment]) if environment in aliases else None
+            registered = self._registered(model)
+            if registered is None or environment not in registered.aliases:
+                return None
+            number = str(registered.aliases[environment])
+            if model == self.name:
+                return number
+            copy = self.client.get_model_version(model, number)
+        if not (version := self._original(copy)):
+            raise UserError(f"{model} {number}: is no copy of a version of {self.name}")
+        return version
 
     def set_alias(self, environment: str, version: str) -> None:
         """Makes an environment hold a version."""
+        model = self.model(environment)
         with asked():
-            self.client.set_registered_model_alias(self.name, environment, version)
+            number = self._number(model, version) or self._copy(model, version)
+            self.client.set_registered_model_alias(model, environment, number)
 
-    def tag(self, version: str, key: str, value: str) -> None:
-        """Writes a note on a version."""
+    def tag(self, version: str, key: str, value: str, environment: str = "test") -> None:
+        """Writes a note on a version, where an environment keeps it."""
         with asked():
-            self.client.set_model_version_tag(self.name, version, key, value)
+            self.client.set_model_version_tag(*self._kept(environment, version), key, value)
 
-    def note(self, version: str, key: str) -> str:
+    def note(self, version: str, key: str, environment: str = "test") -> str:
         """What `tag` wrote on a version; empty if nothing."""
         with asked():
-            return self.client.get_model_version(self.name, version).tags.get(key, "")
+            kept = self.client.get_model_version(*self._kept(environment, version))
+        return kept.tags.get(key, "")
 
-    def pull(self, version: str, to: Path) -> Path:
+    def pull(self, version: str, to: Path, environment: str = "test") -> Path:
         """Puts a version's bundle at `to`/`version`, whole or not at all, and returns that.
 
-        Raises BundleError when it is not the bundle that was registered.
+        Raises BundleError when it is not the bundle that was registered, or promoted into
+        `environment`.
         """
-        target, digest = to / version, self.note(version, "bundle")
+        model, number = self._kept(environment, version)
+        target, digest = to / version, self.note(version, "bundle", environment)
         if target.exists():
             manifest = target / "manifest.json"
             if manifest.exists() and sha256(manifest)[:12] == digest:
@@ -88,15 +90,14 @@ class Registry(Moves):
         try:
             with asked():
                 got = mlflow.artifacts.download_artifacts(
-                    f"models:/{self.name}/{version}", dst_path=str(draft)
+                    f"models:/{model}/{number}", dst_path=str(draft)
                 )
             inside = next(Path(got).glob("data/*/manifest.json"), None)
             if inside is None:
-                raise UserError(f"{self.name} {version}: holds no bundle; was it made by train?")
+                raise UserError(f"{model} {number}: holds no bundle; was it made by train?")
             if sha256(inside)[:12] != digest:
                 raise BundleError(
-                    f"{self.name} {version}: the manifest is not the one that was registered; "
-                    "refused"
+                    f"{model} {number}: the manifest is not the one that was registered; refused"
                 )
             try:
                 inside.parent.rename(target)
@@ -106,3 +107,53 @@ class Registry(Moves):
         finally:
             shutil.rmtree(draft, ignore_errors=True)
         return target
+
+    def _versions(self, model: str) -> list[ModelVersion]:
+        return every(
+            lambda token: self.client.search_model_versions(f"name = '{model}'", page_token=token)
+        )
+
+    def _registered(self, model: str) -> RegisteredModel | None:
+        try:
+            return self.client.get_registered_model(model)
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                return None
+            raise
+
+    def _original(self, copy: ModelVersion) -> str | None:
+        """The version that a copy is of, by its source, which nobody can change."""
+        model, _, version = str(copy.source).removeprefix("models:/").rpartition("/")
+        return version if model == self.name else None
+
+    def _number(self, model: str, version: str) -> str | None:
+        """The number of a version in a registered model; None if that has no copy of it."""
+        if model == self.name:
+            return version
+        copies = (copy for copy in self._versions(model) if self._original(copy) == version)
+        return next((str(copy.version) for copy in copies), None)
+
+    def _kept(self, environment: str, version: str) -> tuple[str, str]:
+        """The registered model where an environment keeps a version, and its number there."""
+        model = self.model(environment)
+        number = self._number(model, version)
+        if number is None:
+            raise UserError(
+                f"{model}: has no copy of version {version}; "
+                f"`make promote ENV={environment} VERSION={version}` makes it"
+            )
+        return model, number
+
+    def _copy(self, model: str, version: str) -> str:
+        if self._registered(model) is None:
+            self.client.create_registered_model(model)
+        original = self.client.get_model_version(self.name, version)
+        copy = self.client.create_model_version(
+            model,
+            f"models:/{self.name}/{version}",
+            original.run_id,
+            tags=original.tags,
+            description=original.description,
+            model_id=original.model_id,
+        )
+        return str(copy.version)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # the client's 7 take four minutes
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 
 import mlflow
 from mlflow.entities import Run
@@ -42,9 +43,11 @@ def asked() -> Iterator[None]:
         yield
     except (MlflowException, SQLAlchemyError, OSError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        hint = "check that the server runs and MLFLOW_TRACKING_URI names it"
+        if getattr(error, "error_code", "") == "PERMISSION_DENIED":
+            hint = "ask who manages it for the permission"
         raise RegistryUnavailable(
-            f"registry {shown(mlflow.get_tracking_uri())}: {reason[:300]}; check that the server "
-            "runs and MLFLOW_TRACKING_URI names it"
+            f"registry {shown(mlflow.get_tracking_uri())}: {reason[:300]}; {hint}"
         ) from error
 
 
@@ -67,6 +70,7 @@ class Tracking:
         logging.getLogger("mlflow").setLevel(logging.ERROR)
         logging.getLogger("alembic").setLevel(logging.ERROR)
         self.name = settings.model.name
+        self.apart = settings.model.per_environment
         if not os.environ.get("MLFLOW_TRACKING_URI"):
             LOCAL.mkdir(exist_ok=True)
             mlflow.set_tracking_uri(f"sqlite:///{LOCAL.absolute()}/mlflow.db")
@@ -74,6 +78,10 @@ class Tracking:
             mlflow.set_tracking_uri(os.environ["MLFLOW_TRACKING_URI"])
         with asked():
             self.client = mlflow.MlflowClient()
+
+    def model(self, environment: str) -> str:
+        """The registered model that says what an environment holds."""
+        return f"{environment}.{self.name}" if self.apart and environment != "test" else self.name
 
     def _experiment(self, name: str) -> str:
         found = self.client.get_experiment_by_name(name)
