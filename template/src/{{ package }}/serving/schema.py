@@ -16,7 +16,7 @@ MIGRATIONS = [
     at TIMESTAMP NOT NULL, version VARCHAR(64) NOT NULL, contract VARCHAR(64) NOT NULL,
     features TEXT NOT NULL, prediction TEXT NOT NULL, written TIMESTAMP NOT NULL)""",
     "CREATE INDEX predictions_at ON predictions (at, seq)",
-    "CREATE INDEX predictions_key ON predictions (key, at)",
+    "CREATE INDEX predictions_key ON predictions (key, at) WHERE key IS NOT NULL",
     """CREATE TABLE outcomes (ref VARCHAR(200) NOT NULL, at TIMESTAMP NOT NULL,
     outcome TEXT NOT NULL, written TIMESTAMP NOT NULL, PRIMARY KEY (ref, at))""",
 ]
