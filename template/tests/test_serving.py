@@ -1,5 +1,6 @@
 """The API: predictions, the journal's routes, whatever clients may send, and swaps under load."""
 
+import gc
 import json
 import logging
 import os
@@ -309,6 +310,21 @@ def test_malformed_bodies(client: TestClient, body: bytes) -> None:
         assert answer.status_code in (400, 422)
         assert "body" in answer.text
     assert client.get("/healthz").status_code == 200
+
+
+def test_a_body_that_is_no_json_goes_when_it_is_answered(client: TestClient) -> None:
+    """Garbage is collected late: a cycle that holds the body would let a client fill the memory."""
+    gc.collect()
+    gc.set_debug(gc.DEBUG_SAVEALL)
+    try:
+        is_json = {"content-type": "application/json"}
+        answer = client.post("/predictions", content=b'{"features": ', headers=is_json)
+        assert answer.status_code == 422
+        gc.collect()
+        assert not [left for left in gc.garbage if isinstance(left, json.JSONDecodeError)]
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
 
 
 @pytest.mark.parametrize("literal", ["NaN", "Infinity", "-Infinity", "1e400", "[]", "{}", '"?"'])

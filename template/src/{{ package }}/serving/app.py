@@ -129,6 +129,8 @@ async def _invalid(_: Request, error: Exception) -> Response:
     """422 with the place and the reason, without the input: it may be huge, private or no JSON."""
     assert isinstance(error, RequestValidationError)
     errors = error.errors()
+    # A decoder's error is a cycle that would keep the body until garbage is next collected.
+    error.body = error.__cause__ = error.__context__ = None
     told = [
         {
             "loc": [part if isinstance(part, int) else part[:100] for part in e["loc"][:8]],
