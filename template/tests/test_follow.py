@@ -15,6 +15,7 @@ from . import package
 from .servers import Server, free_port, own_settings, wait_for
 
 following = package("serving.follow")
+bundles = package("bundle")
 errors = package("errors")
 
 
@@ -38,8 +39,10 @@ class Registry:
 
     def pull(self, version: str, to: Path, environment: str) -> Path:
         assert environment == "staging"
-        if not (to / version).exists():
+        digest = bundles.sha256(self.folder / version / "manifest.json")[:12]
+        if not bundles.intact(to / version, digest):
             self.pulled.append(version)
+            shutil.rmtree(to / version, ignore_errors=True)
             shutil.copytree(self.folder / version, to / version)
         return to / version
 
@@ -98,10 +101,13 @@ def test_a_refused_bundle_is_told_once_and_changes_nothing(
 
 def test_a_copy_damaged_here_is_fetched_again(follower: Any, registry: Registry) -> None:
     shutil.copytree(registry.folder / "3", follower.folder / "2")
-    (follower.folder / "current").write_text("2")
+    pointer = follower.folder / "current"
+    pointer.write_text("2")
+    os.utime(pointer, (0, 0))
     registry.holds = "2"
     assert follower.look() == "2"
     assert registry.pulled == ["2"]
+    assert pointer.stat().st_mtime > 0, "the server looks again"
 
 
 def test_a_copy_that_went_missing_is_fetched_again(follower: Any, registry: Registry) -> None:

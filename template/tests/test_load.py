@@ -79,6 +79,14 @@ def test_what_was_loaded_is_noted_on_the_version(trained: Path) -> None:
 
 
 @pytest.mark.slow
+def test_what_is_not_there_is_not_loaded(trained: Path) -> None:
+    found = registry.Registry(settings.load())
+    with pytest.raises(errors.UserError, match=r"version 99 of .* is not registered"):
+        load.measure(settings.load(), found, "test", "99")
+    with pytest.raises(errors.UserError, match=r"run `make promote ENV=staging`"):
+        load.measure(settings.load(), found, "staging")
+
+
 def test_a_broken_limit_fails_the_command(trained: Path) -> None:
     shutil.copytree(HERE / "loadtest", "loadtest")
     own = {"LOAD_USERS": "2", "LOAD_RUN_TIME": "2", "LOAD_P95_MS": "0.01"}

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from . import package
 from .conftest import copied
@@ -102,8 +103,47 @@ def test_what_is_no_copy_is_not_held(known, apart) -> None:
     model, version = f"production.{apart.name}", known.client.get_model_version(known.name, "1")
     known.client.create_model_version(model, version.source, version.run_id)
     known.client.set_registered_model_alias(model, "production", "2")
-    with pytest.raises(UserError, match=r"production\..* 2: is no copy of a version of"):
-        apart.alias("production")
+    assert apart.alias("production") is None
+    history.repair("production", apart)
+    assert apart.alias("production") == "1"
+
+
+def test_a_move_without_a_promotion_brings_nothing_into_production(known, apart) -> None:
+    hold(apart, "production", "1")
+    apart.close(apart.intend(history.Move("production", "promote", "2", "1", "eve", "")))
+    with pytest.raises(UserError, match=r"keeps no version 2, .* delete its run"):
+        history.repair("production", apart)
+    assert apart.alias("production") == "1"
+
+
+def test_the_bundle_that_was_gated_is_the_one_that_is_kept(known, apart) -> None:
+    digest = known.note("2", "bundle")
+    known.tag("2", "bundle", "forged")
+    apart.admit("production", "2", digest)
+    assert apart.note("2", "bundle", "production") == digest
+    with pytest.raises(package("errors").BundleError, match=r"is another bundle than version 2"):
+        apart.admit("production", "2", "forged")
+
+
+def test_a_copy_damaged_here_is_fetched_again(known) -> None:
+    path = known.pull("2", Path("var/versions"))
+    model = max(path.iterdir(), key=lambda file: file.stat().st_size)
+    model.write_bytes(model.read_bytes()[:-1])
+    assert package("bundle").load(known.pull("2", Path("var/versions"))).version == "2"
+
+
+def test_who_may_only_read_sees_what_is_left_half_done(known, monkeypatch) -> None:
+    def refuse(*_: object) -> None:
+        raise package("errors").NotPermitted("registry: permission denied")
+
+    hold(known, "staging", "2")
+    known.intend(history.Move("staging", "promote", "3", "2", "me", ""))
+    monkeypatch.setattr(known, "abandon", refuse)
+    console = Console(record=True, width=200)
+    package("status").show(known, console)
+    said = console.export_text()
+    assert "not repaired staging: registry: permission denied" in said
+    assert "promote staging" in said
 
 
 def test_what_was_rolled_back_returns_only_by_hand(known) -> None:

@@ -30,6 +30,9 @@ def test_flags_win_over_environment_over_file_over_defaults(monkeypatch) -> None
     [
         ("[serving]\nprot = 1\n", "serving.prot = 1"),
         ("[serving]\nport = 'many'\n", "serving.port = 'many'"),
+        ("[serving]\nport = 70000\n", "serving.port = 70000"),
+        ("[serving]\nlog_level = 'loud'\n", "serving.log_level = 'LOUD'"),
+        ("[load]\np95_ms = nan\n", "load.p95_ms = nan"),
         ("[served]\nport = 1\n", "served"),
         ("[serving\n", "settings.toml"),
     ],
@@ -40,6 +43,10 @@ def test_what_does_not_fit_is_named(text: str, said: str) -> None:
         settings.load()
     assert said in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_level_may_be_written_in_small_letters() -> None:
+    assert settings.load(serving={"log_level": "info"}).serving.log_level == "INFO"
 
 
 def test_variables_of_others_are_left_alone(monkeypatch) -> None:

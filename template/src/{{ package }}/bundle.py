@@ -100,6 +100,18 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def intact(path: Path, digest: str) -> bool:
+    """Whether a folder is, byte for byte, the bundle of that digest."""
+    try:
+        text = (path / "manifest.json").read_bytes()
+        files = Manifest.model_validate_json(text).files
+        return hashlib.sha256(text).hexdigest()[:12] == digest and all(
+            sha256(path / name) == expected for name, expected in files.items()
+        )
+    except (FileNotFoundError, ValidationError):
+        return False
+
+
 def difference(expected: np.ndarray, given: np.ndarray, classifies: bool) -> float:
     """Largest difference, absolute for probabilities, relative (of 1 at least) for values."""
     scale = 1.0 if classifies else np.maximum(np.abs(expected), 1.0)

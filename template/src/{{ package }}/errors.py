@@ -15,6 +15,10 @@ class RegistryUnavailable(UserError):
     """The registry did not answer; what is served goes on, and the call may be tried again."""
 
 
+class NotPermitted(RegistryUnavailable):
+    """The registry does not let this account do that."""
+
+
 def shown(uri: str) -> str:
     """The address without the password, for a message or a record."""
     return re.sub(r"(://[^/@:]*):[^@/]*@", r"\1:***@", uri)

@@ -19,7 +19,7 @@ from .bundle import Bundle
 from .contract import KINDS
 from .errors import UserError
 from .registry import Registry
-from .settings import VERSIONS, Load, Settings
+from .settings import VERSIONS, Load, Settings, fills
 
 LOCUSTFILE = Path("loadtest/locustfile.py")
 REPORT = Path("reports/load.json")
@@ -33,11 +33,14 @@ def measure(
     """Loads a version, by default what the environment holds, and notes the result on it.
 
     The gate of production reads that note. `how` goes to `run`. Raises UserError when the
-    environment holds nothing.
+    environment holds nothing, or the version is not registered.
     """
-    version = version or registry.alias(environment) or ""
+    if version:
+        registry.require(version)
+    else:
+        version = registry.alias(environment) or ""
     if not version:
-        raise UserError(f"{environment} holds no version to load; run `make train` first")
+        raise UserError(f"{environment} holds no version to load; run `{fills(environment)}` first")
     report = run(settings, bundles.load(registry.pull(version, VERSIONS, environment)), **how)
     if report["passed"] is not None:
         note = {key: report[key] for key in ("bundle", "passed", "summary")}

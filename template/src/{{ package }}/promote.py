@@ -10,7 +10,7 @@ from .gates import Candidate, Gate, gates
 from .history import Move, make, repair, rolled_back
 from .provenance import git
 from .registry import Registry
-from .settings import ENVIRONMENTS, VERSIONS, Settings
+from .settings import ENVIRONMENTS, VERSIONS, Settings, fills
 
 
 class Refused(UserError):
@@ -42,10 +42,7 @@ def promote(
     holder = registry.alias(environment)
     if version == holder:
         return None
-    if version not in {v.version for v in registry.versions()}:
-        raise UserError(
-            f"version {version} of {settings.model.name} is not registered; see `make status`"
-        )
+    registry.require(version)
     if unattended and version in rolled_back(registry.moves(environment)):
         raise UserError(
             f"version {version} was rolled back from {environment}; it goes there again "
@@ -56,6 +53,7 @@ def promote(
     said = gates(environment, candidate, settings, registry)
     if not all(gate.passed for gate in said):
         raise Refused(environment, version, said)
+    registry.admit(environment, version, bundle.digest)
     move = Move(
         environment,
         "promote",
@@ -70,12 +68,12 @@ def promote(
 
 def _next(environment: str, registry: Registry) -> str:
     if environment == "test":
-        versions = registry.versions()
+        versions = registry.numbers()
         if not versions:
             raise UserError("nothing is registered; run `make train`")
-        return versions[0].version
+        return versions[0]
     before = ENVIRONMENTS[ENVIRONMENTS.index(environment) - 1]
     version = registry.alias(before)
     if not version:
-        raise UserError(f"{before} holds no version; run `make promote ENV={before}` first")
+        raise UserError(f"{before} holds no version; run `{fills(before)}` first")
     return version

@@ -6,9 +6,9 @@ refused; in the environment, which others share, it is not ours.
 """
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -26,8 +26,19 @@ VERSIONS = Path("var/versions")
 PACKAGE = __package__ or ""
 
 
+def fills(environment: str) -> str:
+    """The command that gives an environment a version."""
+    return "make train" if environment == "test" else f"make promote ENV={environment}"
+
+
+Level = Annotated[
+    Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"],
+    BeforeValidator(lambda level: level.upper() if isinstance(level, str) else level),
+]
+
+
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
 class Model(Section):
@@ -36,7 +47,7 @@ class Model(Section):
     per_environment: bool = False
     """Whether staging and production are registered models of their own, such as production.NAME,
     with a history of their own, so that the registry's permissions say who promotes. Each way has
-    its own memory: after a change of it, promote again."""
+    its own memory: promote the new way before a change of it is committed."""
 
 
 class Data(Section):
@@ -78,16 +89,16 @@ class Gates(Section):
 
 class Serving(Section):
     host: str = "127.0.0.1"
-    port: int = 8000
+    port: int = Field(8000, ge=0, le=65535)
     bundles: Path = Path("var/bundles")
-    poll: float = 5.0
+    poll: float = Field(5.0, gt=0)
     """Seconds between two looks at the registry."""
-    max_batch: int = 1000
+    max_batch: int = Field(1000, gt=0)
     """Rows in one request."""
-    max_body_mb: float = 5.0
+    max_body_mb: float = Field(5.0, gt=0)
     access_log: bool = False
     """Whether each request is logged; it costs a tenth of the throughput. Errors always are."""
-    log_level: str = "INFO"
+    log_level: Level = "INFO"
     stop_seconds: int = 10
     """How long a stop waits for requests under way."""
 
@@ -123,9 +134,9 @@ class Load(Section):
     """Clients that start per second."""
     run_time: int = Field(20, gt=0)
     """Seconds of load."""
-    p95_ms: float = 250
+    p95_ms: float = Field(250, gt=0)
     """Most milliseconds that 95 of 100 one-row predictions may take."""
-    p99_ms: float = 1000
+    p99_ms: float = Field(1000, gt=0)
     """Most milliseconds that 99 of 100 one-row predictions may take."""
     max_failure_ratio: float = Field(0.001, ge=0, le=1)
     """Share of all requests that may fail."""

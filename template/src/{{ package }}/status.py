@@ -5,6 +5,7 @@ from datetime import datetime
 from rich.console import Console
 from rich.table import Table
 
+from .errors import NotPermitted
 from .history import repair
 from .registry import Registry
 from .settings import ENVIRONMENTS
@@ -13,8 +14,11 @@ from .settings import ENVIRONMENTS
 def show(registry: Registry, console: Console, moves: int = 10) -> None:
     """Prints the versions and the last moves; repairs moves that were killed half way."""
     for environment in ENVIRONMENTS:
-        for line in repair(environment, registry):
-            console.print(f"[yellow]repaired[/] {line}")
+        try:
+            for line in repair(environment, registry):
+                console.print(f"[yellow]repaired[/] {line}")
+        except NotPermitted as error:  # who may only read still sees what there is
+            console.print(f"[yellow]not repaired[/] {environment}: {error}")
     versions = registry.versions()
     if not versions:
         console.print(f"{registry.name}: no version yet; run `make train`")

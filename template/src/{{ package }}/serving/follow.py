@@ -11,7 +11,7 @@ from typing import Any
 
 from ..bundle import load
 from ..errors import BundleError, RegistryUnavailable, UserError
-from ..settings import Settings
+from ..settings import Settings, fills
 from ..settings import load as load_settings
 from . import logs
 from .live import POINTER, REFUSED
@@ -50,16 +50,9 @@ class Follower:
             return version
         if version == self._verified and (self.folder / version).is_dir():
             return version
-        had = (self.folder / version).is_dir()
+        had = self._made(version)
         try:
-            try:
-                load(registry.pull(version, self.folder, self.env))
-            except BundleError:
-                if not had:
-                    raise
-                shutil.rmtree(self.folder / version)  # the copy here may be what is damaged
-                load(registry.pull(version, self.folder, self.env))
-                had = False
+            load(registry.pull(version, self.folder, self.env))
         except BundleError as error:
             self._refused, self._verified = version, None
             shutil.rmtree(self.folder / version, ignore_errors=True)
@@ -67,11 +60,16 @@ class Follower:
             raise
         self._refused, self._verified = None, version
         (self.folder / REFUSED).unlink(missing_ok=True)
-        if not (had and self._points_to(version)):
+        if had != self._made(version) or not self._points_to(version):
             self._write(POINTER, version)
         logger.info("%s holds version %s", self.env, version)
         self._prune(version)
         return version
+
+    def _made(self, version: str) -> int | None:
+        """When the copy here was made; another one is loaded anew."""
+        copy = self.folder / version
+        return copy.stat().st_ctime_ns if copy.is_dir() else None
 
     def _points_to(self, version: str) -> bool:
         pointer = self.folder / POINTER
@@ -101,7 +99,7 @@ def follow(
     follower = Follower(env, settings)
     if once:
         if follower.look() is None:
-            raise UserError(f"{env} holds no version; run `make train` or `make promote ENV={env}`")
+            raise UserError(f"{env} holds no version; run `{fills(env)}` first")
         return
     stop = stop or threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

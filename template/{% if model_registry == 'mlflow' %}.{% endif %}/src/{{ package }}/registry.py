@@ -8,7 +8,7 @@ import mlflow
 from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 from mlflow.exceptions import MlflowException
 
-from .bundle import sha256
+from .bundle import intact, sha256
 from .errors import BundleError, UserError
 from .history import Version
 from .moves import Moves
@@ -39,6 +39,19 @@ class Registry(Moves):
         ]
         return sorted(made, key=lambda v: int(v.version), reverse=True)
 
+    def numbers(self) -> list[str]:
+        """The versions, newest first, without what holds them, which not everyone may read."""
+        with asked():
+            found = self._versions(self.name)
+        return sorted((str(v.version) for v in found), key=int, reverse=True)
+
+    def require(self, version: str) -> None:
+        """Raises UserError for a version that is not registered."""
+        if version not in self.numbers():
+            raise UserError(
+                f"version {version} of {self.name} is not registered; see `make status`"
+            )
+
     def alias(self, environment: str) -> str | None:
         """The version that an environment holds; None if it holds none."""
         model = self.model(environment)
@@ -49,16 +62,35 @@ class Registry(Moves):
             number = str(registered.aliases[environment])
             if model == self.name:
                 return number
-            copy = self.client.get_model_version(model, number)
-        if not (version := self._original(copy)):
-            raise UserError(f"{model} {number}: is no copy of a version of {self.name}")
-        return version
+            return self._original(self.client.get_model_version(model, number))
+
+    def admit(self, environment: str, version: str, digest: str) -> None:
+        """Lets an environment keep the version whose bundle has that digest.
+
+        Raises BundleError when it keeps another bundle under that number.
+        """
+        model = self.model(environment)
+        if model == self.name:
+            return
+        with asked():
+            number = self._number(model, version) or self._copy(model, version, digest)
+            kept = self.client.get_model_version(model, number).tags.get("bundle")
+        if kept != digest:
+            raise BundleError(
+                f"{model} {number}: is another bundle than version {version} of {self.name}; "
+                f"delete that one, then promote again"
+            )
 
     def set_alias(self, environment: str, version: str) -> None:
-        """Makes an environment hold a version."""
+        """Makes an environment hold a version that it keeps."""
         model = self.model(environment)
         with asked():
-            number = self._number(model, version) or self._copy(model, version)
+            number = self._number(model, version)
+            if number is None:
+                raise UserError(
+                    f"{model}: keeps no version {version}, which its last move names; was that "
+                    f"move made by a promotion? If not, delete its run in {model}-moves"
+                )
             self.client.set_registered_model_alias(model, environment, number)
 
     def tag(self, version: str, key: str, value: str, environment: str = "test") -> None:
@@ -81,10 +113,9 @@ class Registry(Moves):
         model, number = self._kept(environment, version)
         target, digest = to / version, self.note(version, "bundle", environment)
         if target.exists():
-            manifest = target / "manifest.json"
-            if manifest.exists() and sha256(manifest)[:12] == digest:
+            if intact(target, digest):
                 return target
-            shutil.rmtree(target)  # the version of that number of another registry
+            shutil.rmtree(target)  # damaged, or that number's of another registry
         to.mkdir(parents=True, exist_ok=True)
         draft = to / f".{version}.{os.getpid()}.tmp"
         try:
@@ -130,8 +161,8 @@ class Registry(Moves):
         """The number of a version in a registered model; None if that has no copy of it."""
         if model == self.name:
             return version
-        copies = (copy for copy in self._versions(model) if self._original(copy) == version)
-        return next((str(copy.version) for copy in copies), None)
+        copies = [c.version for c in self._versions(model) if self._original(c) == version]
+        return str(min(copies, key=int)) if copies else None
 
     def _kept(self, environment: str, version: str) -> tuple[str, str]:
         """The registered model where an environment keeps a version, and its number there."""
@@ -144,15 +175,14 @@ class Registry(Moves):
             )
         return model, number
 
-    def _copy(self, model: str, version: str) -> str:
-        if self._registered(model) is None:
-            self.client.create_registered_model(model)
+    def _copy(self, model: str, version: str, digest: str) -> str:
+        self._make(model)
         original = self.client.get_model_version(self.name, version)
         copy = self.client.create_model_version(
             model,
             f"models:/{self.name}/{version}",
             original.run_id,
-            tags=original.tags,
+            tags={**original.tags, "bundle": digest},
             description=original.description,
             model_id=original.model_id,
         )

@@ -26,7 +26,7 @@ from mlflow.store.entities import PagedList
 from sqlalchemy.exc import SQLAlchemyError
 
 from .bundle import Bundle
-from .errors import RegistryUnavailable, shown
+from .errors import NotPermitted, RegistryUnavailable, shown
 from .provenance import git
 from .settings import Settings
 
@@ -43,10 +43,11 @@ def asked() -> Iterator[None]:
         yield
     except (MlflowException, SQLAlchemyError, OSError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        kind = RegistryUnavailable
         hint = "check that the server runs and MLFLOW_TRACKING_URI names it"
         if getattr(error, "error_code", "") == "PERMISSION_DENIED":
-            hint = "ask who manages it for the permission"
-        raise RegistryUnavailable(
+            kind, hint = NotPermitted, "ask who manages it for the permission"
+        raise kind(
             f"registry {shown(mlflow.get_tracking_uri())}: {reason[:300]}; {hint}"
         ) from error
 
@@ -97,6 +98,13 @@ class Tracking:
             if not found:
                 raise
             return found.experiment_id
+
+    def _make(self, model: str) -> None:
+        try:
+            self.client.create_registered_model(model)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
 
     @contextmanager
     def run(self, name: str) -> Iterator[Run]:
@@ -155,11 +163,7 @@ class Tracking:
             self._log_dataset(run, frame, bundle.manifest.data, source)
             self.client.log_artifacts(run, str(artifacts))
             model = self._log_model(run, bundle, frame, requirements)
-            try:
-                self.client.create_registered_model(self.name)
-            except MlflowException as error:
-                if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                    raise
+            self._make(self.name)
             made = self.client.create_model_version(
                 self.name,
                 f"models:/{model}",
