@@ -227,7 +227,7 @@ def test_keys_are_texts_whatever_the_source_makes_of_them(monkeypatch) -> None:
 
     monkeypatch.setattr(data, "KEY", "own_id")
     frames = [pd.DataFrame({"own_id": ids}) for ids in ([1, 2], [1.0, None], ["1", "x"])]
-    first = [data.typed(frame)["own_id"].iloc[0] for frame in frames]
+    first = [data.typed(frame, "rows")["own_id"].iloc[0] for frame in frames]
     assert first == ["1", "1", "1"]
 
 

@@ -203,6 +203,27 @@ def test_down_and_back(
     assert journal.get("id9"), "a stop writes what is queued"
 
 
+def test_retention_that_failed_is_tried_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries = []
+
+    def prune(before: datetime) -> int:
+        tries.append(before)
+        if len(tries) < 3:
+            raise OSError("read-only file system")
+        return 0
+
+    monkeypatch.setattr(writers, "SLOWEST", 0.02)
+    journal = Journal(f"sqlite:///{tmp_path}/journal.db")
+    monkeypatch.setattr(journal, "prune", prune)
+    writer = writers.Writer(journal, interval=0.01, limit=5, retention=timedelta(days=1))
+    writer.start()
+    wait_for(lambda: len(tries) == 3 and writer.up)
+    writer.stop()
+    assert len([text for text in tell(caplog, logging.WARNING) if "written again" in text]) == 1
+
+
 def test_a_line_that_is_refused_does_not_hold_up_the_others(tmp_path: Path) -> None:
     journal = Journal(f"sqlite:///{tmp_path}/journal.db")
     writer = writers.Writer(journal, interval=60, limit=100)

@@ -41,7 +41,9 @@ def test_every_door_gives_the_same(bundle, sample, monkeypatch) -> None:
     answers = package("predict").predict(
         bundle,
         bundles.ROWS.validate_python(
-            package("data").records(package("data").typed(sample.copy())[package("data").FIELDS])
+            package("data").records(
+                package("data").typed(sample.copy(), "rows")[package("data").FIELDS]
+            )
         ),
     )
     expected = [a["prediction"] for a in answers]
@@ -106,6 +108,9 @@ def test_what_cannot_be_scored_is_named(bundle, sample) -> None:
         score.score(bundle, "rows.parquet", "out.txt")
     with pytest.raises(UserError, match=r"nowhere.csv: cannot be read"):
         score.score(bundle, "nowhere.csv", "out.csv")
+    with pytest.raises(UserError, match=r"is what is read"):
+        score.score(bundle, "rows.parquet", str(Path("rows.parquet").absolute()))
+    assert len(pd.read_parquet("rows.parquet")) == len(sample)
     sample.iloc[:, :1].to_csv("narrow.csv", index=False)
     with pytest.raises(UserError, match=r"has no column"):
         score.score(bundle, "narrow.csv", "out.csv")

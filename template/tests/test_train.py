@@ -63,7 +63,7 @@ def test_pyfunc_predicts_with_the_same_code(trained: Path) -> None:
     registry.Registry(settings.load())
     bundle = bundles.load(trained / "var/versions/1")
     rows = [e["features"] for e in bundle.examples]
-    frame = data.typed(pd.DataFrame(rows))
+    frame = data.typed(pd.DataFrame(rows), "rows")
     numbers = [n for n, k in package("contract").KINDS.items() if k == "number"]
     given = mlflow.pyfunc.load_model(f"models:/{bundle.manifest.name}/1").predict(
         frame.astype(dict.fromkeys(numbers, "float64"))

@@ -11,7 +11,7 @@ import typer
 
 from .errors import UserError
 from .progress import console
-from .settings import ENVIRONMENTS, VERSIONS, Settings, load
+from .settings import ENVIRONMENTS, VERSIONS, Settings, fills, load
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -50,8 +50,7 @@ def held(environment: str, settings: Settings) -> Any:
     registry = Registry(settings)
     version = registry.alias(known(environment))
     if not version:
-        verb = "make train" if environment == "test" else f"make promote ENV={environment}"
-        raise UserError(f"{environment} holds no version; run `{verb}` first")
+        raise UserError(f"{environment} holds no version; run `{fills(environment)}` first")
     return bundle.load(registry.pull(version, VERSIONS, environment))
 
 
@@ -225,6 +224,10 @@ def main() -> None:
         app()
     except UserError as error:
         sys.exit(f"error: {error}")
+    except OSError as error:
+        if error.filename is None:  # no file of a person's: ours to find
+            raise
+        sys.exit(f"error: {error.filename}: {error.strerror}")
     except KeyboardInterrupt:
         sys.exit(130)
 

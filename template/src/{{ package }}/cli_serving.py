@@ -31,8 +31,16 @@ def bundle(env: Environment = "test", out: Path = Path("build/bundle")) -> None:
     import shutil
 
     found = held(env, settings_in_force())
+    old = list(out.iterdir()) if out.is_dir() else []
+    if others := [path.name for path in old if not (path / "manifest.json").exists()]:
+        raise UserError(
+            f"OUT={out}: holds other things than bundles ({min(others)}); choose a new folder"
+        )
+    if found.path.parent.resolve() == out.resolve():
+        raise UserError(f"OUT={out}: is where bundles are kept; choose a new folder")
+    for path in old:
+        shutil.rmtree(path)
     target = out / found.version
-    shutil.rmtree(out, ignore_errors=True)
     shutil.copytree(found.path, target)
     console.print(f"version {found.version} ({found.digest}) is in {target}")
 

@@ -94,17 +94,21 @@ def labelled(frame: pd.DataFrame, uri: str) -> pd.DataFrame:
         raise UserError(f"{uri}: no row has a {TARGET}")
     if empty := [name for name in wanted if frame[name].isna().all()]:
         raise UserError(f"{uri}: column {', '.join(empty)} holds no value in any row")
-    return typed(frame)
+    return typed(frame, uri)
 
 
-def typed(frame: pd.DataFrame) -> pd.DataFrame:
+def typed(frame: pd.DataFrame, uri: str) -> pd.DataFrame:
     """The same table whatever source it came from: a CSV knows no times, a database no floats."""
     for name in {*TIMES, *([TIME] if TIME else [])}:
         if name in frame and not pd.api.types.is_datetime64_any_dtype(frame[name]):
             try:
                 frame[name] = pd.to_datetime(frame[name])
-            except ValueError as error:
-                raise UserError(f"column {name}: {str(error).splitlines()[0]}") from None
+            except ValueError:
+                known = pd.to_datetime(frame[name], errors="coerce").notna()
+                odd = frame[name][~known & frame[name].notna()].iloc[0]
+                raise UserError(
+                    f"{uri}: column {name}: {odd!r} is no time, or not written as the first row's"
+                ) from None
         if name in frame and getattr(frame[name].dt, "tz", None) is not None:
             frame[name] = frame[name].dt.tz_convert("UTC").dt.tz_localize(None)
     if KEY and KEY in frame and KEY not in KINDS:  # the journal's keys are texts
@@ -134,7 +138,7 @@ def journalled(url: str) -> pd.DataFrame:
         console.print(f"{left:,} rows of the journal do not fit the contract and are left out")
     if not table:
         return pd.DataFrame()
-    frame = typed(pd.DataFrame(table))
+    frame = typed(pd.DataFrame(table), "the journal")
     if not TIME:  # labels that were written in one go came one after the other all the same
         frame[ARRIVAL] += pd.to_timedelta(frame.groupby(ARRIVAL).cumcount(), unit="us")
     return frame

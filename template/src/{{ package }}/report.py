@@ -36,6 +36,8 @@ def write(source: Path = REPORTS / "monitor.json", to: Path = REPORTS / "monitor
         seen = json.loads(source.read_text())
     except FileNotFoundError:
         raise UserError(f"{source}: there is none yet; run `make monitor` first") from None
+    except ValueError:
+        raise UserError(f"{source}: is no JSON; run `make monitor` again") from None
     draft = to.with_suffix(".tmp")
     draft.write_text(page(seen), encoding="utf-8")
     draft.replace(to)

@@ -58,6 +58,10 @@ def score(bundle: Bundle, uri: str, out: str) -> int:
     """
     if not is_sql(out) and ("://" in out or not out.endswith((".parquet", ".csv"))):
         raise UserError(f"{shown(out)}: is no output; use a .parquet or .csv file, or URL#TABLE")
+    if uri == out or (Path(uri).exists() and Path(uri).resolve() == Path(out).resolve()):
+        raise UserError(f"{shown(out)}: is what is read; choose another name for what is written")
+    if not is_sql(out):  # what cannot be written is said before the work
+        Path(out).parent.mkdir(parents=True, exist_ok=True)
     job = hashlib.sha256(json.dumps([bundle.digest, uri, _state(uri), out]).encode()).hexdigest()
     folder = WORK / job[:16]
     if _state(uri) is None:  # a table may have changed since: nothing is taken over
@@ -83,7 +87,7 @@ def scored(bundle: Bundle, part: pd.DataFrame, uri: str, start: int = 0) -> pd.D
     """One partition's predictions."""
     if missing := [name for name in FIELDS if name not in part]:
         raise UserError(f"{uri}: has no column {', '.join(missing)}")
-    part = typed(part)
+    part = typed(part, uri)
     answers = [a for chunk in rows(part, f"{uri} from row {start}") for a in predict(bundle, chunk)]
     keep = [name for name in (KEY, TIME) if name and name in part]
     table = part[keep].reset_index(drop=True)
@@ -107,7 +111,6 @@ def _publish(parts: list[Path], out: str) -> None:
                 frame.to_sql(table, connection, index=False, if_exists="append" if i else "replace")
         return
     path = Path(out)
-    path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.tmp")
     if out.endswith(".csv"):
         for i, frame in enumerate(frames):

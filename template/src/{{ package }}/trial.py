@@ -119,7 +119,9 @@ def running(bundle: Bundle, url: str) -> Iterator[str]:
         with OPEN(f"{url}/version", timeout=10) as answer:
             served = json.load(answer)
     except (OSError, HTTPException, ValueError) as error:
-        raise UserError(f"{url}/version does not answer: {error}") from None
+        raise UserError(
+            f"{url}/version does not answer: {error}; start the server, or check URL="
+        ) from None
     if served.get("digest") != bundle.digest:
         raise UserError(
             f"{url} serves version {served.get('version')} ({served.get('digest')}), not "

@@ -199,7 +199,7 @@ def opened(url: str) -> Iterator[Journal | None]:
     journal = connect(url)
     try:
         journal.engine  # noqa: B018 its first use connects
-    except sa.exc.SQLAlchemyError as error:
+    except (OSError, sa.exc.SQLAlchemyError) as error:
         reason = str(getattr(error, "orig", error)).splitlines()[0]
         raise UserError(f"journal {sa.make_url(url)!r}: {reason}; check JOURNAL_URL") from None
     try:

@@ -135,8 +135,8 @@ class Writer:
 
     def _prune(self) -> None:
         if self.retention and monotonic() - self._pruned > DAY:
-            self._pruned = monotonic()
             removed = self.journal.prune(datetime.now(UTC).replace(tzinfo=None) - self.retention)
+            self._pruned = monotonic()
             if removed:
                 logger.info("journal: %d predictions were past retention and removed", removed)
 
