@@ -231,6 +231,15 @@ def test_keys_are_texts_whatever_the_source_makes_of_them(monkeypatch) -> None:
     assert first == ["1", "1", "1"]
 
 
+@pytest.mark.parametrize("times", [["2013-01-01", "noon"], ["2013-01-01T00:00Z", "2013-01-01"]])
+def test_a_time_that_is_none_is_named(monkeypatch, times) -> None:
+    import pandas as pd
+
+    monkeypatch.setattr(data, "TIMES", ["when"])
+    with pytest.raises(UserError, match=r"^rows: column when: .*[^.:]$"):
+        data.typed(pd.DataFrame({"when": times}), "rows")
+
+
 def test_a_password_is_shown_to_nobody() -> None:
     sources = package("sources")
     assert package("errors").shown("postgresql+psycopg://me:secret@host/db#t") == (

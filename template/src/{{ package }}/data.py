@@ -103,12 +103,8 @@ def typed(frame: pd.DataFrame, uri: str) -> pd.DataFrame:
         if name in frame and not pd.api.types.is_datetime64_any_dtype(frame[name]):
             try:
                 frame[name] = pd.to_datetime(frame[name])
-            except ValueError:
-                known = pd.to_datetime(frame[name], errors="coerce").notna()
-                odd = frame[name][~known & frame[name].notna()].iloc[0]
-                raise UserError(
-                    f"{uri}: column {name}: {odd!r} is no time, or not written as the first row's"
-                ) from None
+            except ValueError as error:  # pandas goes on with advice on its own arguments
+                raise UserError(f"{uri}: column {name}: {str(error).partition('. ')[0]}") from None
         if name in frame and getattr(frame[name].dt, "tz", None) is not None:
             frame[name] = frame[name].dt.tz_convert("UTC").dt.tz_localize(None)
     if KEY and KEY in frame and KEY not in KINDS:  # the journal's keys are texts
