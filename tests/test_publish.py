@@ -8,7 +8,7 @@ import pytest
 from harness import ROOT, commit, git
 
 MAKE = """#!/bin/sh
-echo "$*" >>"$LOG"
+echo "$*$VERSION" >>"$LOG"
 exit ${FAILS:-0}
 """
 
@@ -32,7 +32,8 @@ def repository(tmp_path):
         (tmp_path / "log").write_text("")
         done = subprocess.run(
             [sys.executable, ROOT / "scripts/release.py", version], cwd=made,
-            env=os.environ | own | who | {"FAILS": str(fails)}, capture_output=True, text=True,
+            env=os.environ | own | who | {"FAILS": str(fails), "VERSION": version},
+            capture_output=True, text=True,
         )  # fmt: skip
         return done.returncode, done.stdout + done.stderr, (tmp_path / "log").read_text()
 
