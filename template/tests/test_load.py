@@ -78,7 +78,6 @@ def test_what_was_loaded_is_noted_on_the_version(trained: Path) -> None:
     assert "locust" not in sys.modules
 
 
-@pytest.mark.slow
 def test_what_is_not_there_is_not_loaded(trained: Path) -> None:
     found = registry.Registry(settings.load())
     with pytest.raises(errors.UserError, match=r"version 99 of .* is not registered"):
@@ -87,6 +86,7 @@ def test_what_is_not_there_is_not_loaded(trained: Path) -> None:
         load.measure(settings.load(), found, "staging")
 
 
+@pytest.mark.slow
 def test_a_broken_limit_fails_the_command(trained: Path) -> None:
     shutil.copytree(HERE / "loadtest", "loadtest")
     own = {"LOAD_USERS": "2", "LOAD_RUN_TIME": "2", "LOAD_P95_MS": "0.01"}
