@@ -68,8 +68,8 @@ class Bundle:
 
     @cached_property
     def digest(self) -> str:
-        """Names the whole bundle, since the manifest holds the digest of every other file."""
-        return sha256(self.path / "manifest.json")[:12]
+        """Names the whole bundle, see digest_of."""
+        return digest_of(self.path)
 
     @cached_property
     def examples(self) -> list[dict[str, Any]]:
@@ -100,14 +100,15 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def digest_of(path: Path) -> str:
+    """Names a whole bundle, since its manifest holds the digest of every other file."""
+    return sha256(path / "manifest.json")[:12]
+
+
 def intact(path: Path, digest: str) -> bool:
     """Whether a folder is, byte for byte, the bundle of that digest."""
     try:
-        text = (path / "manifest.json").read_bytes()
-        files = Manifest.model_validate_json(text).files
-        return hashlib.sha256(text).hexdigest()[:12] == digest and all(
-            sha256(path / name) == expected for name, expected in files.items()
-        )
+        return digest_of(path) == digest and _changed(path, _manifest(path)) is None
     except (FileNotFoundError, ValidationError):
         return False
 
@@ -137,10 +138,9 @@ def load(path: Path, any_contract: bool = False) -> Bundle:
     version can still be compared as long as derive() gives what it needs. Raises BundleError.
     """
     try:
-        manifest = Manifest.model_validate_json((path / "manifest.json").read_bytes())
-        for name, digest in manifest.files.items():
-            if sha256(path / name) != digest:
-                raise BundleError(f"{path / name}: is not the file that was registered; refused")
+        manifest = _manifest(path)
+        if other := _changed(path, manifest):
+            raise BundleError(f"{other}: is not the file that was registered; refused")
         if needed := {predictor.FILE, *NEEDED} - manifest.files.keys():
             raise BundleError(f"{path}: its manifest names no {min(needed)}; refused")
         same = manifest.contract == contract.digest()
@@ -161,6 +161,16 @@ def load(path: Path, any_contract: bool = False) -> Bundle:
     except Exception as error:  # whatever a damaged model makes its runtime raise
         raise BundleError(f"{path}: cannot be read: {error}; refused") from None
     return bundle
+
+
+def _manifest(path: Path) -> Manifest:
+    return Manifest.model_validate_json((path / "manifest.json").read_bytes())
+
+
+def _changed(path: Path, manifest: Manifest) -> Path | None:
+    """The first file that is not the one the manifest names; None if all are."""
+    files = manifest.files.items()
+    return next((path / name for name, digest in files if sha256(path / name) != digest), None)
 
 
 def _reproduce(bundle: Bundle) -> None:

@@ -11,7 +11,7 @@ import typer
 
 from .errors import UserError
 from .progress import console
-from .settings import ENVIRONMENTS, VERSIONS, Settings, fills, load
+from .settings import ENVIRONMENTS, VERSIONS, Settings, load
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -48,9 +48,7 @@ def held(environment: str, settings: Settings) -> Any:
     from .registry import Registry
 
     registry = Registry(settings)
-    version = registry.alias(known(environment))
-    if not version:
-        raise UserError(f"{environment} holds no version; run `{fills(environment)}` first")
+    version = registry.holder(known(environment))
     return bundle.load(registry.pull(version, VERSIONS, environment))
 
 

@@ -19,7 +19,7 @@ from .bundle import Bundle
 from .contract import KINDS
 from .errors import UserError
 from .registry import Registry
-from .settings import VERSIONS, Load, Settings, fills
+from .settings import VERSIONS, Load, Settings
 
 LOCUSTFILE = Path("loadtest/locustfile.py")
 REPORT = Path("reports/load.json")
@@ -38,9 +38,7 @@ def measure(
     if version:
         registry.require(version)
     else:
-        version = registry.alias(environment) or ""
-    if not version:
-        raise UserError(f"{environment} holds no version to load; run `{fills(environment)}` first")
+        version = registry.holder(environment)
     report = run(settings, bundles.load(registry.pull(version, VERSIONS, environment)), **how)
     if report["passed"] is not None:
         note = {key: report[key] for key in ("bundle", "passed", "summary")}

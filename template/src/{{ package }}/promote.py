@@ -10,7 +10,7 @@ from .gates import Candidate, Gate, gates
 from .history import Move, make, repair, rolled_back
 from .provenance import git
 from .registry import Registry
-from .settings import ENVIRONMENTS, VERSIONS, Settings, fills
+from .settings import ENVIRONMENTS, VERSIONS, Settings
 
 
 class Refused(UserError):
@@ -72,8 +72,4 @@ def _next(environment: str, registry: Registry) -> str:
         if not versions:
             raise UserError("nothing is registered; run `make train`")
         return versions[0]
-    before = ENVIRONMENTS[ENVIRONMENTS.index(environment) - 1]
-    version = registry.alias(before)
-    if not version:
-        raise UserError(f"{before} holds no version; run `{fills(before)}` first")
-    return version
+    return registry.holder(ENVIRONMENTS[ENVIRONMENTS.index(environment) - 1])

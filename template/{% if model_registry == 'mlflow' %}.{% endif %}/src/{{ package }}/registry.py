@@ -8,11 +8,11 @@ import mlflow
 from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 from mlflow.exceptions import MlflowException
 
-from .bundle import intact, sha256
+from .bundle import digest_of, intact
 from .errors import BundleError, UserError
 from .history import Version
 from .moves import Moves
-from .settings import ENVIRONMENTS
+from .settings import ENVIRONMENTS, fills
 from .tracking import asked, every
 
 
@@ -27,7 +27,7 @@ class Registry(Moves):
         for environment in ENVIRONMENTS:
             if version := self.alias(environment):
                 held.setdefault(version, []).append(environment)
-        made = [
+        return [
             Version(
                 str(v.version),
                 v.run_id or "",
@@ -37,13 +37,11 @@ class Registry(Moves):
             )
             for v in found
         ]
-        return sorted(made, key=lambda v: int(v.version), reverse=True)
 
     def numbers(self) -> list[str]:
         """The versions, newest first, without what holds them, which not everyone may read."""
         with asked():
-            found = self._versions(self.name)
-        return sorted((str(v.version) for v in found), key=int, reverse=True)
+            return [str(v.version) for v in self._versions(self.name)]
 
     def require(self, version: str) -> None:
         """Raises UserError for a version that is not registered."""
@@ -63,6 +61,13 @@ class Registry(Moves):
             if model == self.name:
                 return number
             return self._original(self.client.get_model_version(model, number))
+
+    def holder(self, environment: str) -> str:
+        """The version that an environment holds; raises UserError if it holds none."""
+        version = self.alias(environment)
+        if not version:
+            raise UserError(f"{environment} holds no version; run `{fills(environment)}` first")
+        return version
 
     def admit(self, environment: str, version: str, digest: str) -> None:
         """Lets an environment keep the version whose bundle has that digest.
@@ -126,7 +131,7 @@ class Registry(Moves):
             inside = next(Path(got).glob("data/*/manifest.json"), None)
             if inside is None:
                 raise UserError(f"{model} {number}: holds no bundle; was it made by train?")
-            if sha256(inside)[:12] != digest:
+            if digest_of(inside.parent) != digest:
                 raise BundleError(
                     f"{model} {number}: the manifest is not the one that was registered; refused"
                 )
@@ -140,9 +145,11 @@ class Registry(Moves):
         return target
 
     def _versions(self, model: str) -> list[ModelVersion]:
-        return every(
+        """Newest first."""
+        found = every(
             lambda token: self.client.search_model_versions(f"name = '{model}'", page_token=token)
         )
+        return sorted(found, key=lambda v: int(v.version), reverse=True)
 
     def _registered(self, model: str) -> RegisteredModel | None:
         try:
@@ -162,7 +169,7 @@ class Registry(Moves):
         if model == self.name:
             return version
         copies = [c.version for c in self._versions(model) if self._original(c) == version]
-        return str(min(copies, key=int)) if copies else None
+        return str(copies[-1]) if copies else None
 
     def _kept(self, environment: str, version: str) -> tuple[str, str]:
         """The registered model where an environment keeps a version, and its number there."""
