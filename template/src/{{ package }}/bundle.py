@@ -27,6 +27,19 @@ TOLERANCE = 1e-4
 NEEDED = ("examples.json", "reference.json")
 
 
+class JudgedOn(BaseModel):
+    """How the procedure that made the model was judged: forward in time, on rows not seen."""
+
+    rows: int
+    """The newest rows, in as many blocks as `models`."""
+    models: int
+    """Models that scored a block each, fitted on the rows before it."""
+    after: str | int
+    """The newest row that the first of them was fitted on, as `trained_until`."""
+    tried: dict[str, float]
+    """The main metric of each window of training rows that was tried, by its rows."""
+
+
 class Manifest(BaseModel):
     """What a bundle is. The registry's version number is the name of its directory."""
 
@@ -41,7 +54,12 @@ class Manifest(BaseModel):
     trained_until: str | int | None
     """The newest row trained on: its time; without TIME, the row of the source, or when the
     journal got its label."""
+    rows: int = 0
+    """The newest rows, which the model that is served was fitted on."""
+    judged: JudgedOn | None = None
+    """On what `metrics` were measured, and what the gates compare; None in a bundle of 0.1.0."""
     metrics: dict[str, float]
+    """Of the rows that judged, by models that had not seen them."""
     parity: float
     """Largest difference between the exported and the trained model on the hold-out."""
     contract: str

@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -60,6 +61,67 @@ def _measure(actual: np.ndarray, predicted: np.ndarray) -> Value:
     if len(found) < DRAWS / 2:  # defined by a hair: too few rows of some class
         return Value(None, 0.0, rows)
     return Value(value, float(found.std(ddof=1)), rows)
+
+
+@dataclass(frozen=True)
+class Gain:
+    """How much better one model's scores are than another's on the same rows; above 0 is better."""
+
+    own: float
+    """The main metric of the one."""
+    other: float
+    """The main metric of the other."""
+    value: float
+    """The difference; above 0 whichever way the metric goes."""
+    error: float
+    """Its standard error; 0 where both say the same."""
+
+    def confidence(self, margin: float = 0.0) -> float:
+        """How sure it is that the gain is at least `margin`, 0 to 1 (normal approximation)."""
+        if not self.error > 0:
+            return float(self.value >= margin)
+        return NormalDist().cdf((self.value - margin) / self.error)
+
+    def surely_below(self, margin: float) -> bool:
+        """Whether the whole 95 % interval lies below `margin`."""
+        return self.confidence(margin) < 0.025
+
+
+def gain(
+    actual: np.ndarray, own: np.ndarray, other: np.ndarray, groups: np.ndarray | None = None
+) -> Gain:
+    """Compares two models' scores of the same rows by the main metric.
+
+    `own` and `other` are (n, k) or (n,); `groups` (n,) names rows that are drawn together. The
+    error is that of a paired bootstrap (Efron and Tibshirani 1993).
+    """
+    sign = 1 if GREATER_IS_BETTER else -1
+    with warnings.catch_warnings(action="ignore"):
+        mine, others = float(METRIC(actual, own)), float(METRIC(actual, other))
+        random, found = np.random.default_rng(SEED), []
+        for _ in range(DRAWS):
+            rows = random.integers(0, len(actual), len(actual))
+            found.append(METRIC(actual[rows], own[rows]) - METRIC(actual[rows], other[rows]))
+    return Gain(mine, others, sign * (mine - others), float(np.nanstd(found, ddof=1)))
+
+
+def guess(actual: np.ndarray, classes: int | None) -> float:
+    """The main metric of the best answer that knows no row: the shares of the classes, or the
+    better of mean and median. NaN where it is not defined."""
+    n = len(actual)
+    with warnings.catch_warnings(action="ignore"):
+        if classes is not None:
+            shares = np.bincount(actual, minlength=classes) / n
+            return float(METRIC(actual, np.tile(shares, (n, 1))))
+        found = [float(METRIC(actual, np.full(n, v))) for v in (actual.mean(), np.median(actual))]
+    return max(found) if GREATER_IS_BETTER else min(found)
+
+
+def no_worse(value: float, other: float) -> bool:
+    """Whether a value of the main metric is defined, and another one is not better."""
+    if not np.isfinite(value):
+        return False
+    return not np.isfinite(other) or (value >= other if GREATER_IS_BETTER else value <= other)
 
 
 def baseline(actual: np.ndarray, predicted: np.ndarray) -> dict[str, Any]:

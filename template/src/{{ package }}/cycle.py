@@ -1,18 +1,36 @@
-"""The loop closed: monitor, and where the metric fell for sure, retrain, gate, promote.
+"""The loop closed: monitor, compare a candidate with what is served, and promote what is better.
+
+Every turn that finds new labelled rows fits a candidate and scores it, what is served, and earlier
+versions on the same rows, which none of them had seen. The candidate takes over when it is better
+with the confidence that `gates.confidence` asks for; once the metric fell, when it is better rather
+than not. An earlier version that does better than both comes back.
 
 Every step may be killed and run again: training registers whole versions or none, and a move
 that was half made is finished by the next.
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from . import data, monitor
+import pandas as pd
+
+from . import bundle as bundles
+from . import data, gates, monitor, unseen
+from .bundle import Bundle
+from .concept import METRIC, no_worse
+from .errors import BundleError, RegistryUnavailable, UserError
+from .fitting import Judged, judge
+from .gates import Gate, Scored
+from .history import rolled_back
 from .promote import Refused, promote
 from .registry import Registry
 from .serving.journal import opened
-from .settings import Settings
+from .settings import VERSIONS, Settings
 from .train import train
+
+COMPARED = "compared"
+"""The tag of a version with which a candidate was compared: how many rows were new to it then."""
 
 
 @dataclass
@@ -23,36 +41,166 @@ class Turn:
     reason: str
     version: str = ""
     """The version trained in this turn; empty if none was."""
+    back: str = ""
+    """The earlier version that does better than what is served; empty if none does."""
     promoted: list[str] = field(default_factory=list)
+    """The environments that hold the one or the other now."""
     refused: str = ""
     """Why a gate stopped it; empty if none did."""
 
 
-ANSWERED = "answered"
-"""The tag of a version whose fall was answered by a retraining: the window, and with what."""
+@dataclass(frozen=True)
+class Choice:
+    """What a comparison on the newest labelled rows found."""
+
+    judged: Judged
+    """The candidate, not yet fitted on all rows."""
+    gate: Gate
+    """Whether it is to take the place of what is served, and of what waits behind it."""
+    back: str = ""
+    """The earlier version that is to come back instead."""
+    why: str = ""
+
+
+def choose(
+    frame: pd.DataFrame,
+    holder: Bundle,
+    settings: Settings,
+    fell: bool = False,
+    waiting: Bundle | None = None,
+    earlier: Sequence[Bundle] = (),
+) -> Choice:
+    """Compares a candidate, what is served and other versions on the rows new to what is served.
+
+    `frame` holds a snapshot's rows. The candidate must be better than `holder`, and than the
+    version that is `waiting` for a person; `fell` says that less confidence is enough. Of the
+    `earlier` versions the best that is better than both may come back. Raises UserError where no
+    candidate can be fitted, BundleError where a version cannot score these rows.
+    """
+    new = int(data.later(frame, holder.manifest.trained_until).sum())
+    judged = judge(frame, settings.train, unseen=new)
+    late, limits = judged.late, settings.gates
+    columns = data.columns(late)
+
+    def scored(bundle: Bundle) -> Scored:
+        name = f"version {bundle.version}"
+        return Scored(name, unseen.scores(bundle, late, columns), bundle.manifest.classes)
+
+    own, held = Scored("a candidate", judged.scores, judged.classes), scored(holder)
+    needed = settings.cycle.confidence_after_fall if fell else limits.confidence
+    gate = gates.judge(own, held, late, limits, needed)
+    if gate.passed and waiting is not None:
+        gate = gates.judge(own, scored(waiting), late, limits)
+    best, back = own if gate.passed else held, ""
+    why = gate.detail
+    for bundle in earlier:
+        other = scored(bundle)
+        said = gates.judge(other, held, late, limits)
+        if said.passed and better(other, best, late):
+            best, back, why = other, bundle.version, f"version {bundle.version}: {said.detail}"
+    return Choice(judged, gate, back, why)
+
+
+def better(one: Scored, other: Scored, frame: pd.DataFrame) -> bool:
+    """Whether one model's metric is the better one on the rows that neither had seen."""
+    actual, (mine, others) = gates.common([one, other], frame)
+    if not len(actual):
+        return False
+    return not no_worse(float(METRIC(actual, others)), float(METRIC(actual, mine)))
 
 
 def turn(settings: Settings, registry: Registry, force: bool = False) -> Turn:
-    """Watches production, and retrains on the newest labelled rows when its metric fell.
+    """Watches production, compares a candidate with it, and promotes what is better.
 
-    A fall is answered once: if the gates refuse the new version, the next is trained when one
-    more window of labels has come. `force` retrains whatever the monitor says. Raises UserError
-    when training or a gate cannot go on.
+    Nothing is compared before `cycle.rows` labelled rows came since the last comparison. `force`
+    trains whatever is found, and leaves the decision to the gates. Raises UserError when training
+    or a gate cannot go on; that is not tried again before as many rows have come.
     """
     with opened(settings.journal.url) as journal:
         verdict = monitor.run(settings, registry, journal)
-    done = Turn(verdict.verdict, verdict.reason)
-    if not force:
-        if verdict.verdict != "retrain":
-            return done
-        before = json.loads(registry.note(verdict.version or "", ANSWERED) or "{}")
-        if before and verdict.window <= before["until"]:
-            done.reason += f"; version {before['version']} was trained on that already"
-            return done
+    done, version = Turn(verdict.verdict, verdict.reason), verdict.version
+    if version is None:
+        if force:
+            snapshot = data.snapshot(settings)
+            _up(done, train(settings, registry, snapshot).version, settings, registry, snapshot)
+        return done
     snapshot = data.snapshot(settings)
-    trained = train(settings, registry, snapshot)
-    done.version = trained.version
+    frame = snapshot.read()
+    holder = _bundle(version, registry, "production")
+    new = int(data.later(frame, holder.manifest.trained_until).sum())
+    came = new - json.loads(registry.note(version, COMPARED) or "0")
+    if not force and came < settings.cycle.rows:
+        done.reason += (
+            f"; {max(came, 0):,} labelled rows came since a candidate was compared, "
+            f"{settings.cycle.rows:,} are waited for (cycle.rows)"
+        )
+        return done
+    fell = verdict.verdict == "retrain"
+    try:
+        _compare(done, frame, holder, settings, registry, snapshot, fell, force)
+    except RegistryUnavailable:
+        raise
+    except UserError:
+        registry.tag(version, COMPARED, json.dumps(new))
+        raise
+    registry.tag(version, COMPARED, json.dumps(new))  # last: a turn killed before is taken again
+    return done
+
+
+def _compare(
+    done: Turn,
+    frame: pd.DataFrame,
+    holder: Bundle,
+    settings: Settings,
+    registry: Registry,
+    snapshot: data.Snapshot,
+    fell: bool,
+    force: bool,
+) -> None:
+    waits = registry.alias("staging")
+    waiting = _bundle(waits, registry, "staging") if waits and waits != holder.version else None
+    earlier = _earlier(holder.version, settings.cycle.earlier, registry)
+    found = choose(frame, holder, settings, fell, waiting, earlier)
+    done.reason += f"; {found.why}"
+    if found.back and not force:
+        done.back = found.back
+        steps = ["staging", "production"] if settings.gates.unattended else []
+        _move(done, found.back, steps, settings, registry, snapshot, None)
+        if not done.promoted:
+            done.reason += f"; make promote ENV=staging VERSION={found.back}, then production"
+    elif found.gate.passed or force:
+        trained = train(settings, registry, snapshot, found.judged)
+        needed = settings.cycle.confidence_after_fall if fell else None
+        _up(done, trained.version, settings, registry, snapshot, needed)
+    elif waiting is not None:
+        done.reason += (
+            f"; version {waits} waits in staging: make promote ENV=production VERSION={waits}"
+        )
+
+
+def _up(
+    done: Turn,
+    version: str,
+    settings: Settings,
+    registry: Registry,
+    snapshot: data.Snapshot,
+    confidence: float | None = None,
+) -> None:
+    """Promotes a new version as far as the settings let a schedule do so."""
+    done.version = version
     steps = ["test", "staging", *(["production"] if settings.gates.unattended else [])]
+    _move(done, version, steps, settings, registry, snapshot, confidence)
+
+
+def _move(
+    done: Turn,
+    version: str,
+    steps: list[str],
+    settings: Settings,
+    registry: Registry,
+    snapshot: data.Snapshot,
+    confidence: float | None,
+) -> None:
     for environment in steps:
         try:
             if environment == "production" and settings.gates.load:
@@ -63,17 +211,32 @@ def turn(settings: Settings, registry: Registry, force: bool = False) -> Turn:
                 registry,
                 by="cycle",
                 unattended=True,
-                version=trained.version,
+                version=version,
                 snapshot=snapshot,
+                confidence=confidence,
             )
         except Refused as error:
             done.refused = str(error)
             break
         done.promoted.append(environment)
-    if verdict.version:  # last, so that a turn killed before is taken again
-        answer = json.dumps({"until": verdict.window, "version": trained.version})
-        registry.tag(verdict.version, ANSWERED, answer)
-    return done
+
+
+def _bundle(version: str, registry: Registry, environment: str) -> Bundle:
+    return bundles.load(registry.pull(version, VERSIONS, environment), any_contract=True)
+
+
+def _earlier(holder: str, most: int, registry: Registry) -> list[Bundle]:
+    """The versions that production held before, the newest first; not those gone back from."""
+    moves = registry.moves("production")
+    left = rolled_back(moves) | {holder}
+    versions = [v for v in dict.fromkeys(m.to for m in reversed(moves)) if v not in left]
+    found = []
+    for version in versions[:most]:
+        try:
+            found.append(_bundle(version, registry, "production"))
+        except BundleError:  # of other code: it cannot be compared
+            continue
+    return found
 
 
 def _measure(settings: Settings, registry: Registry) -> None:

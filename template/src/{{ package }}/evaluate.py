@@ -123,11 +123,14 @@ def _error_over_time(frame: pd.DataFrame, error: np.ndarray, path: Path) -> None
     _save(figure, path)
 
 
-def card(manifest: Manifest, rows: dict[str, int], parameters: dict[str, Any]) -> str:
+def card(manifest: Manifest, parameters: dict[str, Any]) -> str:
     """The model card, Markdown (after Mitchell et al., Model Cards for Model Reporting, 2019)."""
     kind = "classifies" if manifest.classes else "estimates"
     among = f" among {', '.join(map(str, manifest.classes))}" if manifest.classes else ""
     metrics = "\n".join(f"| {name} | {value:.4g} |" for name, value in manifest.metrics.items())
+    judged = manifest.judged
+    assert judged
+    tried = "\n".join(f"| the newest {int(w):,} | {v:.4g} |" for w, v in judged.tried.items())
     settings = "\n".join(f"| {name} | {value} |" for name, value in sorted(parameters.items()))
     return f"""# {manifest.name}
 
@@ -135,17 +138,24 @@ It {kind} `{TARGET}`{among} from {", ".join([*manifest.numbers, *manifest.catego
 
 | | |
 | --- | --- |
-| trained | {manifest.created}, on {rows["train"]:,} rows |
+| trained | {manifest.created}, on the {manifest.rows:,} newest rows |
 | newest row trained on | {manifest.trained_until} |
 | data | snapshot `{manifest.data}` |
 | code | commit `{manifest.commit}`{" with changes" if manifest.dirty else ""} |
 | contract | `{manifest.contract}` |
 
-## On the {rows["holdout"]:,} newest rows, held out
+## On the {judged.rows:,} newest rows
 
 | metric | value |
 | --- | --- |
 {metrics}
+
+What was judged is a procedure: {judged.models:,} models, each fitted on the rows before those that
+it scored. What is served was made by the same procedure, with the rows that judged it.
+
+| rows fitted on | {MAIN} |
+| --- | --- |
+{tried}
 
 {MAIN} decides at the gates. The exported model differs from the trained one by
 {manifest.parity:.1g} at most. The pictures beside this card show where it errs.
@@ -158,6 +168,6 @@ It {kind} `{TARGET}`{among} from {", ".join([*manifest.numbers, *manifest.catego
 
 ## Limits
 
-It knows what the hold-out knows: read the error over time before you trust it on another season,
+It knows what these rows know: read the error over time before you trust it on another season,
 region or population. Inputs far from the training data are served and counted as drift.
 """

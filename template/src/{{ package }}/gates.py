@@ -1,22 +1,25 @@
 """What a version must show before an environment holds it; each gate can say no."""
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from . import bundle as bundles
-from . import data
+from . import concept, data, unseen
 from .bundle import Bundle
+from .concept import MAIN, METRIC
 from .errors import BundleError
-from .evaluate import MAIN, codes
-from .project.metrics import GREATER_IS_BETTER, METRICS
+from .evaluate import codes
+from .fitting import aligned
 from .project.target import TARGET
 from .registry import Registry
-from .settings import VERSIONS, Settings
+from .settings import VERSIONS, Gates, Settings
 
-DRAWS, ROWS = 200, 50_000
+ROWS = 50_000
+"""Rows that two versions are compared on, the newest ones, at most."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,8 @@ class Candidate:
     by: str
     snapshot: data.Snapshot | None = None
     """The newest labelled rows, where the caller just took them."""
+    confidence: float | None = None
+    """Instead of `gates.confidence`: after a fall less is asked for."""
 
 
 def gates(
@@ -79,70 +84,106 @@ def _load_gate(candidate: Candidate, registry: Registry) -> Gate:
 
 
 def compare(candidate: Candidate, settings: Settings, registry: Registry) -> Gate:
-    """Candidate against holder, both scored now on the same rows, newer than either has seen.
+    """Candidate against holder, on the newest labelled rows that neither had seen.
 
-    The gate is the lower bound of the paired bootstrap's 95 % interval of the gain (Efron and
-    Tibshirani, An Introduction to the Bootstrap, 1993) on at most the 50,000 newest rows.
+    Rows that came after a version was trained are scored now; those that judged its procedure
+    were scored then. The candidate must do better than a guess that knows no row, and better than
+    the holder with a confidence of `gates.confidence`.
     """
     frame = (candidate.snapshot or data.snapshot(settings)).read()
-    manifest = candidate.bundle.manifest
-    newer = data.later(frame, manifest.trained_until)
-    holder = None
+    columns, bundle = data.columns(frame), candidate.bundle
+    own = unseen.scores(bundle, frame, columns)
+    other = None
     if candidate.holder:
         path = registry.pull(candidate.holder, VERSIONS, "staging")
         try:
             holder = bundles.load(path, any_contract=True)
+            scores = unseen.scores(holder, frame, columns)
         except BundleError as error:
-            return Gate(MAIN, False, f"{error}; the way out is a new name: [model] name")
-        newer &= data.later(frame, holder.manifest.trained_until)
-    frame = frame[newer].iloc[-ROWS:]
-    if len(frame) < settings.gates.min_rows:
-        return Gate(
-            MAIN,
-            False,
-            f"{len(frame)} labelled rows are newer than the models; at least "
-            f"{settings.gates.min_rows} are needed (gates.min_rows)",
-        )
-    actual = codes(frame[TARGET], manifest.classes)
-    columns = data.columns(frame)
-    metric = METRICS[MAIN]
-    own = candidate.bundle.scores(columns)
-    value = metric(actual, own)
-    if holder is None:
-        return Gate(
-            MAIN, bool(np.isfinite(value)), f"{value:.4f} on {len(frame):,} rows; the first here"
-        )
-    if holder.manifest.classes != manifest.classes:
-        return Gate(
-            MAIN, False, f"version {holder.version} knows other classes; they do not compare"
-        )
-    try:
-        other = holder.scores(columns)
-    except BundleError as error:
-        return Gate(
-            MAIN, False, f"{error}; clear the way with `make rollback` or a fresh model.name"
-        )
-    low, high = bootstrap(metric, actual, own, other, settings.train.seed)
+            return Gate(
+                MAIN,
+                False,
+                f"{error}; clear the way with `make rollback`, or with a new name: [model] name",
+            )
+        other = Scored(f"version {holder.version}", scores, holder.manifest.classes)
+    mine = Scored(f"version {candidate.version}", own, bundle.manifest.classes)
+    return judge(mine, other, frame, settings.gates, candidate.confidence)
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What a model says of rows, NaN for those it has seen."""
+
+    name: str
+    scores: np.ndarray
+    """(n, k) or (n,)"""
+    classes: list[Any] | None
+
+
+def judge(
+    own: Scored,
+    other: Scored | None,
+    frame: pd.DataFrame,
+    limits: Gates,
+    confidence: float | None = None,
+) -> Gate:
+    """Whether `own` does better than a guess and than `other` on a snapshot's rows.
+
+    Only rows that both had not seen count, and only labels that both know. `confidence` replaces
+    `gates.confidence`.
+    """
+    actual, (mine, *others) = common([own, *([other] if other else [])], frame)
+    if len(actual) < limits.min_rows:
+        return Gate(MAIN, False, _too_few(frame, len(actual), own, other, limits))
+    guess = concept.guess(actual, mine.shape[1] if mine.ndim == 2 else None)
+    value = float(METRIC(actual, mine))
+    who = "neither had seen" if other else "it had not seen"
+    on = f"on {len(actual):,} rows that {who}"
+    if not concept.no_worse(value, guess):
+        return Gate(MAIN, False, f"{value:.4f} {on}; a guess that knows no row has {guess:.4f}")
+    if other is None:
+        return Gate(MAIN, True, f"{value:.4f} {on}, a guess has {guess:.4f}; the first here")
+    gain = concept.gain(actual, mine, others[0])
+    needed = limits.confidence if confidence is None else confidence
+    sure = gain.confidence(limits.margin)
     text = (
-        f"{value:.4f} against {metric(actual, other):.4f} of version {holder.version} on "
-        f"{len(frame):,} rows; gain {low:+.4f} to {high:+.4f}, needed {settings.gates.margin:+.4f}"
+        f"{gain.own:.4f} against {gain.other:.4f} of {other.name} {on}; a gain of "
+        f"{limits.margin:g} or more (gates.margin) is {sure:.0%} sure, {needed:.0%} needed "
+        "(gates.confidence)"
     )
-    return Gate(MAIN, low >= settings.gates.margin, text)
+    return Gate(MAIN, sure >= needed, text)
 
 
-def bootstrap(
-    metric: Callable[[np.ndarray, np.ndarray], float],
-    actual: np.ndarray,
-    own: np.ndarray,
-    other: np.ndarray,
-    seed: int,
-) -> tuple[float, float]:
-    """The 95 % interval of the gain of `own` over `other`; a gain is above zero."""
-    random = np.random.default_rng(seed)
-    sign = 1 if GREATER_IS_BETTER else -1
-    gains = []
-    for _ in range(DRAWS):
-        rows = random.integers(0, len(actual), len(actual))
-        gains.append(sign * (metric(actual[rows], own[rows]) - metric(actual[rows], other[rows])))
-    low, high = np.nanpercentile(gains, [2.5, 97.5])
-    return float(low), float(high)
+def common(models: list[Scored], frame: pd.DataFrame) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Labels (n,) as the metrics take them, and each model's scores, (n, k) or (n,), of the newest
+    rows that none had seen, at most ROWS, over the classes that all know."""
+    labels, classes = frame[TARGET], models[0].classes
+    if classes is not None:
+        classes = [c for c in classes if all(c in (model.classes or []) for model in models)]
+    usable = np.ones(len(labels), dtype=bool)
+    if classes is not None:
+        usable &= labels.isin(classes).to_numpy()
+    for model in models:
+        usable &= np.isfinite(model.scores.reshape(len(labels), -1)).all(axis=1)
+    rows = np.flatnonzero(usable)[-ROWS:]
+    return codes(labels.iloc[rows], classes), [_over(model, classes, rows) for model in models]
+
+
+def _over(model: Scored, classes: list[Any] | None, rows: np.ndarray) -> np.ndarray:
+    """Scores of some rows over some of a model's classes, which add up to 1 again."""
+    scores = aligned(model.scores[rows], model.classes, classes)
+    if classes == model.classes:
+        return scores
+    total = scores.sum(axis=1, keepdims=True)
+    return np.where(total > 0, scores / np.where(total > 0, total, 1), 1 / scores.shape[1])
+
+
+def _too_few(
+    frame: pd.DataFrame, rows: int, own: Scored, other: Scored | None, limits: Gates
+) -> str:
+    who = f"neither {own.name} nor {other.name}" if other else own.name
+    verb = "has" if other else "has not"
+    return (
+        f"{rows:,} of {len(frame):,} labelled rows are such that {who} {verb} seen them; at least "
+        f"{limits.min_rows:,} are needed (gates.min_rows)"
+    )

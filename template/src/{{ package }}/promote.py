@@ -30,10 +30,12 @@ def promote(
     by: str = "",
     unattended: bool = False,
     snapshot: Snapshot | None = None,
+    confidence: float | None = None,
 ) -> Move | None:
     """Moves a version in; by default the newest for test, else what the environment before holds.
 
     `snapshot` is what the gates compare on; without it they take one of the newest labelled rows.
+    `confidence` replaces `gates.confidence`.
     Returns None when it is there already. Raises Refused when a gate says no, UserError when
     there is nothing to promote.
     """
@@ -49,7 +51,7 @@ def promote(
             f"only by hand: make promote ENV={environment} VERSION={version}"
         )
     bundle = bundles.load(registry.pull(version, VERSIONS))
-    candidate = Candidate(bundle, version, holder, by, snapshot)
+    candidate = Candidate(bundle, version, holder, by, snapshot, confidence)
     said = gates(environment, candidate, settings, registry)
     if not all(gate.passed for gate in said):
         raise Refused(environment, version, said)

@@ -60,9 +60,14 @@ class Data(Section):
 class Train(Section):
     seed: int = 0
     holdout: float = Field(0.2, gt=0, lt=1)
-    """Share of the rows, the newest, that judge the model and are not trained on."""
+    """Share of the rows, the newest, that judge the model, by models that have not seen them. The
+    model that is served is then fitted on them too."""
+    folds: int = Field(5, gt=0)
+    """Blocks of the rows that judge; each is scored by a model of the rows before it."""
+    windows: tuple[float, ...] = (1.0, 0.33, 0.11)
+    """Shares of the rows, the newest, to fit on: each is tried, and the best one taken."""
     window: int | None = Field(None, gt=0)
-    """How many of the newest rows to use; all of them if unset."""
+    """How many of the newest rows to use at all; all of them if unset."""
     min_rows: int = 100
     """Fewer labelled rows than this are refused."""
 
@@ -73,10 +78,12 @@ class Gates(Section):
     probabilities, relative for values."""
     max_bundle_mb: float = 100
     margin: float = 0.0
-    """How far the lower bound of the gain over the model in place must lie above zero; below zero
-    tolerates a loss."""
+    """How much better than the model in place, in the metric's own unit; below zero tolerates a
+    loss."""
+    confidence: float = Field(0.95, ge=0, le=1)
+    """How sure a gain of `margin` must be (1 - the p-value of a one-sided paired test)."""
     min_rows: int = 300
-    """Fewer labelled rows, newer than both models, than this decide nothing."""
+    """Fewer labelled rows that neither model had seen than this decide nothing."""
     load: bool = True
     """Whether production asks for a load report within the limits."""
     approval: Literal["ci", "name", "none"] = "ci"
@@ -85,6 +92,16 @@ class Gates(Section):
     nobody."""
     unattended: bool = False
     """Whether the cycle may promote to production with no hand on it."""
+
+
+class Cycle(Section):
+    rows: int = Field(300, gt=0)
+    """New labelled rows that make a turn of the cycle compare a candidate with what is served."""
+    confidence_after_fall: float = Field(0.5, ge=0, le=1)
+    """Instead of `gates.confidence`, once the monitor says that the metric fell: better rather than
+    not."""
+    earlier: int = Field(3, ge=0)
+    """Earlier versions of production that are compared, too."""
 
 
 class Serving(Section):
@@ -159,6 +176,7 @@ class Settings(BaseSettings):
     data: Data = Data()
     train: Train = Train()
     gates: Gates = Gates()
+    cycle: Cycle = Cycle()
     serving: Serving = Serving()
     journal: Journal = Journal()
     monitor: Monitor = Monitor()

@@ -17,13 +17,11 @@ import numpy as np
 import pandas as pd
 
 from . import bundle as bundles
-from . import concept, contract, data, drift, evaluate, predictor
-from .bundle import ROWS, Bundle, Manifest
+from . import concept, contract, data, drift, evaluate, predictor, unseen
+from .bundle import ROWS, Bundle, JudgedOn, Manifest
 from .errors import UserError
+from .fitting import Fitted, Judged, judge
 from .progress import step
-from .project import data as project
-from .project.model import build
-from .project.target import TARGET
 from .provenance import git, lock, requirements
 from .registry import Registry
 from .settings import Settings
@@ -44,57 +42,44 @@ class Trained:
     metrics: dict[str, float]
 
 
-@dataclass(frozen=True)
-class Fitted:
-    """A model and the rows that judge it."""
-
-    model: Any
-    classes: list[Any] | None
-    numbers: list[str]
-    categories: list[str]
-    reference: dict[str, Any]
-    scores: np.ndarray
-    """Of the held-out rows, by the model itself."""
-
-
-def train(settings: Settings, registry: Registry, snapshot: data.Snapshot) -> Trained:
+def train(
+    settings: Settings,
+    registry: Registry,
+    snapshot: data.Snapshot,
+    judged: Judged | None = None,
+) -> Trained:
     """Trains on a snapshot and registers the version; returns what was made.
 
-    Raises UserError when the data cannot be trained on or the model cannot be exported.
+    The best procedure is found on the newest rows and then run on all of them; `judged` says which
+    it is where that is known already. Raises UserError when the data cannot be trained on, when
+    the model of all rows is worse than the models that judged it, or cannot be exported.
     """
-    frame = snapshot.read()
-    used = frame.iloc[-settings.train.window :] if settings.train.window else frame
-    early, late = project.split(used, settings.train.holdout)
+    if judged is None:
+        with step("judge"):
+            judged = judge(snapshot.read(), settings.train)
     with step("fit"):
-        fitted = fit(early, late, settings.train.seed)
-    with (
-        registry.run(f"train {snapshot.fingerprint[:8]}") as run,
-        _folder(run.info.run_id) as folder,
-    ):
+        fitted = judged.refit(settings.train.seed)
+        check(judged, fitted)
+    with registry.run(f"train {snapshot.fingerprint[:8]}") as run, _folder(run) as folder:
         with step("evaluate"):
-            actual = evaluate.codes(late[TARGET], fitted.classes)
-            metrics = evaluate.evaluate(actual, fitted.scores)
-            if concept.MAIN not in metrics:
-                raise UserError(
-                    f"{concept.MAIN} is not defined on the {len(late):,} newest rows, which are "
-                    "held out: do they hold one class only? Set train.holdout higher"
-                )
-            fitted.reference["baseline"] = concept.baseline(actual, fitted.scores)
-            evaluate.figures(late, actual, fitted.scores, fitted.classes, folder / "report")
+            late, actual = judged.late, judged.actual
+            metrics = evaluate.evaluate(actual, judged.scores)
+            reference = drift.reference(judged.fitted_on, judged.scores)
+            reference["baseline"] = concept.baseline(actual, judged.scores)
+            evaluate.figures(late, actual, judged.scores, judged.classes, folder / "report")
         with step("export"):
-            until = data.until(frame.loc[early.index])
-            manifest = _manifest(settings, fitted, snapshot, metrics, run.info.run_id, until)
-            bundle = export(fitted, late, manifest, folder / "bundle")
-        rows = {"train": len(early), "holdout": len(late)}
+            manifest = _manifest(settings, fitted, judged, snapshot, metrics, run)
+            bundle = export(fitted, judged, manifest, reference, folder / "bundle")
+        rows = {"train": judged.window, "judged": len(late)}
         parameters = {
-            "rows": len(early),
+            "rows": judged.window,
             **settings.train.model_dump(),
             **_parameters(fitted.model),
         }
-        (folder / "report" / "model_card.md").write_text(evaluate.card(manifest, rows, parameters))
+        (folder / "report" / "model_card.md").write_text(evaluate.card(manifest, parameters))
         with step("register"):
             version = registry.register(
-                run.info.run_id,
+                run,
                 bundle,
                 _sample(late),
                 parameters,
@@ -103,62 +88,52 @@ def train(settings: Settings, registry: Registry, snapshot: data.Snapshot) -> Tr
                 snapshot.source,
                 requirements(),
             )
-    return Trained(version, bundle.digest, run.info.run_id, rows, metrics)
+    return Trained(version, bundle.digest, run, rows, metrics)
 
 
-def fit(early: pd.DataFrame, late: pd.DataFrame, seed: int) -> Fitted:
-    """Fits on the earlier rows and scores the later ones; raises UserError where that is vain."""
-    derived = contract.derive(data.columns(early))
-    numbers, categories = contract.names(derived)
-    model = build(
-        list(range(len(numbers))), [len(numbers) + i for i in range(len(categories))], seed
-    )
-    labels = early[TARGET].to_numpy()
-    if hasattr(model, "predict_proba") and len(pd.unique(labels)) < 2:
+def check(judged: Judged, fitted: Fitted) -> None:
+    """Raises UserError when the model of all rows does worse on the rows that judged its
+    procedure, which it has seen, than the models that had not seen them."""
+    own = fitted.scores(judged.table.matrix[judged.first :])
+    gain = concept.gain(judged.actual, own, judged.scores)
+    if gain.surely_below(0.0):
         raise UserError(
-            f"{TARGET}: the {len(early):,} rows to train on hold one class only, {labels[0]}; "
-            "get rows of the others"
+            f"the model fitted on {judged.window:,} rows does worse on the newest "
+            f"{len(judged.late):,} of them ({concept.MAIN} {gain.own:.4g}) than models that had "
+            f"not seen those ({gain.other:.4g}); nothing is registered: look at project/model.py"
         )
-    try:
-        model.fit(contract.stack(*contract.matrices(derived, numbers, categories)), labels)
-    except ValueError as error:
-        raise UserError(f"project/model.py: cannot fit: {error}") from None
-    # Threads add up the trees in any order, and the last bit of a score would vary.
-    jobs = [name for name in model.get_params() if name.rpartition("__")[2] == "n_jobs"]
-    model.set_params(**dict.fromkeys(jobs, 1))
-    classifies = hasattr(model, "predict_proba")
-    held = contract.derive(data.columns(late))
-    matrix = contract.stack(*contract.matrices(held, numbers, categories))
-    scores = np.asarray(model.predict_proba(matrix) if classifies else model.predict(matrix))
-    classes = model.classes_.tolist() if classifies else None
-    return Fitted(model, classes, numbers, categories, drift.reference(derived, scores), scores)
 
 
-def export(fitted: Fitted, late: pd.DataFrame, manifest: Manifest, path: Path) -> Bundle:
+def export(
+    fitted: Fitted, judged: Judged, manifest: Manifest, reference: dict[str, Any], path: Path
+) -> Bundle:
     """Writes the bundle, reads it back, and measures how far its scores are from the model's."""
     path.mkdir(parents=True)
     predictor.export(
         fitted.model, len(fitted.numbers), len(fitted.categories), path / predictor.FILE
     )
+    late = judged.late
+    own = fitted.scores(judged.table.matrix[judged.first :])
     spread = np.linspace(0, len(late) - 1, min(EXAMPLES, len(late))).round().astype(int)
     rows = ROWS.validate_python(data.records(late[data.FIELDS].iloc[spread]))
     examples = [
         {"features": row.model_dump(mode="json"), "expected": score}
-        for row, score in zip(rows, fitted.scores[spread].tolist(), strict=True)
+        for row, score in zip(rows, own[spread].tolist(), strict=True)
     ]
     draft = Bundle(path, manifest, predictor.load(path / predictor.FILE))
     given = draft.scores(data.columns(late))
-    manifest.parity = bundles.difference(fitted.scores, given, fitted.classes is not None)
-    return bundles.write(path, manifest, examples, fitted.reference)
+    manifest.parity = bundles.difference(own, given, fitted.classes is not None)
+    unseen.write(path, late, judged.scores)
+    return bundles.write(path, manifest, examples, reference)
 
 
 def _manifest(
     settings: Settings,
     fitted: Fitted,
+    judged: Judged,
     snapshot: data.Snapshot,
     metrics: dict[str, float],
     run: str,
-    until: str | int,
 ) -> Manifest:
     commit, dirty = git()
     return Manifest(
@@ -168,7 +143,14 @@ def _manifest(
         commit=commit,
         dirty=dirty,
         data=snapshot.fingerprint,
-        trained_until=until,
+        trained_until=data.until(judged.frame),
+        rows=judged.window,
+        judged=JudgedOn(
+            rows=len(judged.late),
+            models=judged.blocks,
+            after=data.until(judged.frame.iloc[: judged.first]),
+            tried={str(window): value for window, value in judged.tried.items()},
+        ),
         metrics=metrics,
         parity=float("inf"),
         contract=contract.digest(),

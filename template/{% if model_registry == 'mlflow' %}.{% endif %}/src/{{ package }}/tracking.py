@@ -20,7 +20,6 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # the client's 7 
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 
 import mlflow
-from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 from mlflow.store.entities import PagedList
 from sqlalchemy.exc import SQLAlchemyError
@@ -107,8 +106,8 @@ class Tracking:
                 raise
 
     @contextmanager
-    def run(self, name: str) -> Iterator[Run]:
-        """A tracking run; it ends as FAILED when what it holds raises."""
+    def run(self, name: str) -> Iterator[str]:
+        """The id of a tracking run; it ends as FAILED when what it holds raises."""
         with asked():
             experiment = self._experiment(self.name)
             self._bury(experiment)
@@ -121,7 +120,7 @@ class Tracking:
             }
             run = self.client.create_run(experiment, run_name=name, tags=here)
         try:
-            yield run
+            yield run.info.run_id
         except BaseException:
             with suppress(MlflowException, SQLAlchemyError, OSError):  # what happened counts more
                 self.client.set_terminated(run.info.run_id, "FAILED")
