@@ -208,9 +208,9 @@ def test_the_bootstrap_sees_a_gain_and_a_loss() -> None:
     actual = random.integers(0, 2, 1000)
     good = np.where(random.random(1000) < 0.9, actual, 1 - actual)
     poor = np.where(random.random(1000) < 0.7, actual, 1 - actual)
-    low, high = gates.bootstrap(agreement, actual, good, poor, 0)
+    low, high = gates.bootstrap(agreement, actual, good, poor)
     assert 0.1 < low < 0.2 < high < 0.3
-    assert gates.bootstrap(agreement, actual, poor, good, 0)[1] < 0
+    assert gates.bootstrap(agreement, actual, poor, good)[1] < 0
 
 
 def test_production_asks_for_the_load_report_of_this_bundle(known) -> None:

@@ -93,7 +93,7 @@ def train(
     table(
         f"{settings.model.name} version {trained.version}",
         {
-            "rows": f"{trained.rows['train']:,}; the newest {trained.rows['judged']:,} judged first",
+            "rows": f"{trained.rows['train']:,}; {trained.rows['judged']:,} judged first",
             **trained.metrics,
             "data": stored.fingerprint[:12],
             "bundle": trained.bundle,

@@ -10,13 +10,12 @@ from typing import Any
 import numpy as np
 
 from .project.metrics import GREATER_IS_BETTER, METRICS
+from .resampling import Z, paired, spread
 
 MAIN, METRIC = next(iter(METRICS.items()))
-DRAWS, SEED = 100, 0
-"""Enough for a standard error (Efron and Tibshirani 1993, chapter 6)."""
-Z = 1.96
+KEPT = 256
 _MEASURED: dict[tuple, "Value"] = {}
-"""Windows do not change, and a cycle that runs on looks at the same ones again."""
+"""The last 256 values: a cycle that runs on looks at the same windows again."""
 DELTA = 0.002
 """ADWIN's chance of a false alarm: what its authors use."""
 
@@ -37,30 +36,29 @@ class Value:
         return self.value - Z * self.error, self.value + Z * self.error
 
 
-def measure(actual: np.ndarray, predicted: np.ndarray) -> Value:
-    """The main metric and its bootstrap standard error (Efron 1979).
+def measure(actual: np.ndarray, predicted: np.ndarray, groups: np.ndarray | None = None) -> Value:
+    """The main metric and its standard error; `error` is 0 where the metric is not defined.
 
-    `actual` (n,) holds class numbers or values, `predicted` (n, k) or (n,). Rows are drawn
-    independently: where they come in clumps, as flights on a stormy day, the error is larger.
+    `actual` (n,) holds class numbers or values, `predicted` (n, k) or (n,). `groups` says which
+    rows belong together, as flights of one stormy day, see resampling.py; None: none do.
     """
-    key = METRIC, sha256(actual.tobytes()).digest(), sha256(predicted.tobytes()).digest()
+    given = actual, predicted, np.empty(0) if groups is None else groups
+    key = METRIC, *(sha256(np.ascontiguousarray(a)).digest() for a in given)
     if key not in _MEASURED:
-        _MEASURED[key] = _measure(actual, predicted)
+        if len(_MEASURED) >= KEPT:
+            _MEASURED.pop(next(iter(_MEASURED)))
+        _MEASURED[key] = _measure(actual, predicted, groups)
     return _MEASURED[key]
 
 
-def _measure(actual: np.ndarray, predicted: np.ndarray) -> Value:
+def _measure(actual: np.ndarray, predicted: np.ndarray, groups: np.ndarray | None) -> Value:
     rows = len(actual)
-    draws = np.random.default_rng(SEED).integers(0, rows, size=(DRAWS, rows))
     with warnings.catch_warnings(action="ignore"):  # an undefined metric is an answer here
         value = float(METRIC(actual, predicted))
-        if not np.isfinite(value):
-            return Value(None, 0.0, rows)
-        found = np.array([METRIC(actual[i], predicted[i]) for i in draws])
-    found = found[np.isfinite(found)]
-    if len(found) < DRAWS / 2:  # defined by a hair: too few rows of some class
+        error = spread(METRIC, actual, predicted, groups) if np.isfinite(value) else np.nan
+    if not np.isfinite(error):  # not defined, or by a hair: too few rows of some class
         return Value(None, 0.0, rows)
-    return Value(value, float(found.std(ddof=1)), rows)
+    return Value(value, error, rows)
 
 
 @dataclass(frozen=True)
@@ -74,17 +72,19 @@ class Gain:
     value: float
     """The difference; above 0 whichever way the metric goes."""
     error: float
-    """Its standard error; 0 where both say the same."""
+    """Its standard error; 0 where both say the same, infinite where it cannot be told."""
 
     def confidence(self, margin: float = 0.0) -> float:
         """How sure it is that the gain is at least `margin`, 0 to 1 (normal approximation)."""
-        if not self.error > 0:
+        if not np.isfinite([self.value, self.error]).all():
+            return 0.0
+        if self.error == 0:
             return float(self.value >= margin)
         return NormalDist().cdf((self.value - margin) / self.error)
 
     def surely_below(self, margin: float) -> bool:
         """Whether the whole 95 % interval lies below `margin`."""
-        return self.confidence(margin) < 0.025
+        return self.value + Z * self.error < margin
 
 
 def gain(
@@ -92,17 +92,14 @@ def gain(
 ) -> Gain:
     """Compares two models' scores of the same rows by the main metric.
 
-    `own` and `other` are (n, k) or (n,); `groups` (n,) names rows that are drawn together. The
-    error is that of a paired bootstrap (Efron and Tibshirani 1993).
+    `own` and `other` are (n, k) or (n,); `groups` says which rows belong together, see
+    resampling.py.
     """
-    sign = 1 if GREATER_IS_BETTER else -1
-    with warnings.catch_warnings(action="ignore"):
+    with warnings.catch_warnings(action="ignore"):  # an undefined metric is an answer here
         mine, others = float(METRIC(actual, own)), float(METRIC(actual, other))
-        random, found = np.random.default_rng(SEED), []
-        for _ in range(DRAWS):
-            rows = random.integers(0, len(actual), len(actual))
-            found.append(METRIC(actual[rows], own[rows]) - METRIC(actual[rows], other[rows]))
-    return Gain(mine, others, sign * (mine - others), float(np.nanstd(found, ddof=1)))
+        found = paired(METRIC, actual, own, other, groups)
+    sign = 1 if GREATER_IS_BETTER else -1
+    return Gain(mine, others, sign * found.value, (found.high - found.value) / Z)
 
 
 def guess(actual: np.ndarray, classes: int | None) -> float:
@@ -124,13 +121,15 @@ def no_worse(value: float, other: float) -> bool:
     return not np.isfinite(other) or (value >= other if GREATER_IS_BETTER else value <= other)
 
 
-def baseline(actual: np.ndarray, predicted: np.ndarray) -> dict[str, Any]:
+def baseline(
+    actual: np.ndarray, predicted: np.ndarray, groups: np.ndarray | None = None
+) -> dict[str, Any]:
     """What the monitor compares with: the metric on the hold-out; JSON-ready.
 
     The hold-out was not trained on and is newer, as the rows in production will be, so it is a
     fair promise; its own sampling error counts, for it is often no larger than a window.
     """
-    found = measure(actual, predicted)
+    found = measure(actual, predicted, groups)
     return {"metric": MAIN, "value": found.value, "error": found.error, "rows": found.rows}
 
 

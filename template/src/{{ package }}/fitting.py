@@ -22,6 +22,7 @@ from .project import data as project
 from .project.metrics import GREATER_IS_BETTER
 from .project.model import build
 from .project.target import TARGET
+from .resampling import groups_of
 from .settings import Train
 
 
@@ -141,7 +142,7 @@ def judge(frame: pd.DataFrame, settings: Train, unseen: int = 0) -> Judged:
         )
     longest, best = max(tried), (max if GREATER_IS_BETTER else min)(tried, key=lambda w: tried[w])
     if best != longest:  # by chance one of several is best: a shorter one must be so by its error
-        gain = concept.gain(actual, found[best], found[longest])
+        gain = concept.gain(actual, found[best], found[longest], groups_of(late))
         best = best if gain.value > gain.error else longest
     return Judged(used, table, first, best, classes, found[best], len(blocks), tried)
 

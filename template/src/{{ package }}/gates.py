@@ -16,6 +16,7 @@ from .evaluate import codes
 from .fitting import aligned
 from .project.target import TARGET
 from .registry import Registry
+from .resampling import groups_of
 from .settings import VERSIONS, Gates, Settings
 
 ROWS = 50_000
@@ -132,7 +133,7 @@ def judge(
     Only rows that both had not seen count, and only labels that both know. `confidence` replaces
     `gates.confidence`.
     """
-    actual, (mine, *others) = common([own, *([other] if other else [])], frame)
+    rows, actual, (mine, *others) = common([own, *([other] if other else [])], frame)
     if len(actual) < limits.min_rows:
         return Gate(MAIN, False, _too_few(frame, len(actual), own, other, limits))
     guess = concept.guess(actual, mine.shape[1] if mine.ndim == 2 else None)
@@ -143,7 +144,7 @@ def judge(
         return Gate(MAIN, False, f"{value:.4f} {on}; a guess that knows no row has {guess:.4f}")
     if other is None:
         return Gate(MAIN, True, f"{value:.4f} {on}, a guess has {guess:.4f}; the first here")
-    gain = concept.gain(actual, mine, others[0])
+    gain = concept.gain(actual, mine, others[0], groups_of(frame.iloc[rows]))
     needed = limits.confidence if confidence is None else confidence
     sure = gain.confidence(limits.margin)
     text = (
@@ -154,9 +155,9 @@ def judge(
     return Gate(MAIN, sure >= needed, text)
 
 
-def common(models: list[Scored], frame: pd.DataFrame) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Labels (n,) as the metrics take them, and each model's scores, (n, k) or (n,), of the newest
-    rows that none had seen, at most ROWS, over the classes that all know."""
+def common(models: list[Scored], frame: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
+    """The newest rows that none had seen, at most ROWS, by position; their labels (n,) as the
+    metrics take them; and each model's scores of them, (n, k) or (n,), over shared classes."""
     labels, classes = frame[TARGET], models[0].classes
     if classes is not None:
         classes = [c for c in classes if all(c in (model.classes or []) for model in models)]
@@ -166,7 +167,8 @@ def common(models: list[Scored], frame: pd.DataFrame) -> tuple[np.ndarray, list[
     for model in models:
         usable &= np.isfinite(model.scores.reshape(len(labels), -1)).all(axis=1)
     rows = np.flatnonzero(usable)[-ROWS:]
-    return codes(labels.iloc[rows], classes), [_over(model, classes, rows) for model in models]
+    actual = codes(labels.iloc[rows], classes)
+    return rows, actual, [_over(model, classes, rows) for model in models]
 
 
 def _over(model: Scored, classes: list[Any] | None, rows: np.ndarray) -> np.ndarray:

@@ -24,6 +24,7 @@ from .fitting import Fitted, Judged, judge
 from .progress import step
 from .provenance import git, lock, requirements
 from .registry import Registry
+from .resampling import groups_of
 from .settings import Settings
 
 RUNS = Path("var/runs")
@@ -65,7 +66,7 @@ def train(
             late, actual = judged.late, judged.actual
             metrics = evaluate.evaluate(actual, judged.scores)
             reference = drift.reference(judged.fitted_on, judged.scores)
-            reference["baseline"] = concept.baseline(actual, judged.scores)
+            reference["baseline"] = concept.baseline(actual, judged.scores, groups_of(late))
             evaluate.figures(late, actual, judged.scores, judged.classes, folder / "report")
         with step("export"):
             manifest = _manifest(settings, fitted, judged, snapshot, metrics, run)
@@ -95,7 +96,7 @@ def check(judged: Judged, fitted: Fitted) -> None:
     """Raises UserError when the model of all rows does worse on the rows that judged its
     procedure, which it has seen, than the models that had not seen them."""
     own = fitted.scores(judged.table.matrix[judged.first :])
-    gain = concept.gain(judged.actual, own, judged.scores)
+    gain = concept.gain(judged.actual, own, judged.scores, groups_of(judged.late))
     if gain.surely_below(0.0):
         raise UserError(
             f"the model fitted on {judged.window:,} rows does worse on the newest "
