@@ -35,7 +35,8 @@ def test_the_interval_holds_what_it_promises(
         given = which if size > 1 else None
         above += resampling.paired(mean, zero, own, other, given).low >= 0
         inside += abs(mean(own, zero)) <= 1.96 * resampling.spread(mean, own, zero, given)
-    said = f"{groups} groups of {size}: {above / tries:.1%} above the lower bound (2.5 %), {inside / tries:.1%} inside (95 %)"
+    shares = f"{above / tries:.1%} (2.5 %) pass, {inside / tries:.1%} (95 %) inside"
+    said = f"{groups} groups of {size}: {shares}"
     record_property("said", said)
     # of 400, 20 or more where 10 are meant come once in 200 tries, and so do 366 or fewer of 380
     assert above / tries < 0.05
