@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from . import contract
 from .bundle import ROWS, sha256
 from .contract import KINDS, Columns
-from .errors import UserError, shown
+from .errors import UserError, reason, shown
 from .progress import console
 from .project import data as project
 from .project.features import KEY, TIME, Features
@@ -83,7 +83,9 @@ def labelled(frame: pd.DataFrame, uri: str) -> pd.DataFrame:
     except KeyError as error:
         raise UserError(f"{uri}: has no column {error}, which project/target.py reads") from None
     except (TypeError, ValueError) as error:
-        raise UserError(f"{uri}: project/target.py cannot compute {TARGET}: {error}") from None
+        raise UserError(
+            f"{uri}: project/target.py cannot compute {TARGET}: {reason(error)}"
+        ) from None
     wanted = list(dict.fromkeys([*filter(None, [KEY, TIME]), *FIELDS, TARGET]))
     if missing := [name for name in wanted if name not in frame]:
         raise UserError(

@@ -16,7 +16,7 @@ import pandas as pd
 from . import concept, contract, data
 from .concept import MAIN, METRIC
 from .contract import Columns
-from .errors import UserError
+from .errors import UserError, reason
 from .evaluate import codes
 from .project import data as project
 from .project.metrics import GREATER_IS_BETTER
@@ -163,7 +163,7 @@ def fit(table: Table, start: int, stop: int, seed: int) -> Fitted:
     try:
         model.fit(table.matrix[start:stop], labels)
     except ValueError as error:
-        raise UserError(f"project/model.py: cannot fit: {error}") from None
+        raise UserError(f"project/model.py: cannot fit: {reason(error)}") from None
     # Threads add up the trees in any order, and the last bit of a score would vary.
     jobs = [name for name in model.get_params() if name.rpartition("__")[2] == "n_jobs"]
     model.set_params(**dict.fromkeys(jobs, 1))

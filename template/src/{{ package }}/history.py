@@ -4,12 +4,11 @@ Each move is written down as an intent, then the alias is set, then the move is 
 follows the last closed move; `repair` finishes what a crash left half done.
 """
 
-import getpass
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from .errors import UserError
-from .provenance import git
+from .provenance import git, user
 
 if TYPE_CHECKING:
     from .registry import Registry
@@ -50,7 +49,7 @@ def rollback(environment: str, registry: "Registry", by: str = "") -> Move:
     held = stack(registry.moves(environment))
     if len(held) < 2:
         raise UserError(f"{environment}: there is no earlier version to go back to")
-    move = Move(environment, "rollback", held[-2], held[-1], by or getpass.getuser(), git()[0])
+    move = Move(environment, "rollback", held[-2], held[-1], by or user(), git()[0])
     return make(move, registry)
 
 

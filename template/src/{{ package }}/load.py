@@ -17,7 +17,7 @@ from . import bundle as bundles
 from . import slo, trial
 from .bundle import Bundle
 from .contract import KINDS
-from .errors import UserError
+from .errors import UserError, shown
 from .registry import Registry
 from .settings import VERSIONS, Load, Settings
 
@@ -57,7 +57,7 @@ def run(
     """
     limits = settings.load
     if url and not yes and not trial.loopback(url):
-        raise UserError(f"{url} is not on this machine; say YES=1 if it may be loaded")
+        raise UserError(f"{shown(url)} is not on this machine; say YES=1 if it may be loaded")
     served = trial.running(bundle, url) if url else trial.server(bundle)
     with served as aim, tempfile.TemporaryDirectory() as tmp:
         scenario = _scenario(settings, bundle, Path(tmp), outcomes=not url)
@@ -67,7 +67,7 @@ def run(
         REPORT.parent.mkdir(exist_ok=True)
         load = (limits.users, limits.spawn_rate, limits.run_time)
         entries = _attack(aim, scenario, *load, html=REPORT.with_suffix(".html"))
-    report = slo.report(bundle, entries, limits) | {"url": url or "own server"}
+    report = slo.report(bundle, entries, limits) | {"url": shown(url) or "own server"}
     _write(REPORT, report)
     return report
 

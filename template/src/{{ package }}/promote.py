@@ -1,6 +1,5 @@
 """Moves a version up through test, staging and production, by gates."""
 
-import getpass
 from dataclasses import asdict
 
 from . import bundle as bundles
@@ -8,7 +7,7 @@ from .data import Snapshot
 from .errors import UserError
 from .gates import Candidate, Gate, gates
 from .history import Move, make, repair, rolled_back
-from .provenance import git
+from .provenance import git, user
 from .registry import Registry
 from .settings import ENVIRONMENTS, VERSIONS, Settings
 
@@ -61,7 +60,7 @@ def promote(
         "promote",
         version,
         holder or "",
-        by or getpass.getuser(),
+        by or user(),
         git()[0],
         {g.name: asdict(g) for g in said},
     )

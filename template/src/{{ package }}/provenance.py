@@ -1,6 +1,8 @@
 """Where a model comes from: the commit, the lock, the packages."""
 
+import getpass
 import importlib.metadata
+import os
 import re
 import subprocess
 from contextlib import suppress
@@ -24,6 +26,14 @@ def git() -> tuple[str, bool]:
         return ask("rev-parse", "HEAD"), bool(ask("status", "--porcelain"))
     except (OSError, subprocess.CalledProcessError):
         return "none", False
+
+
+def user() -> str:
+    """The account's name, or "uid 54321" where it has none, as in a container of somebody's."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError, ImportError):  # until Python 3.12 it was one of the others
+        return f"uid {os.getuid()}"
 
 
 def lock() -> str:

@@ -43,7 +43,9 @@ def partitions(uri: str) -> Iterator[pd.DataFrame]:
         elif uri.endswith((".csv", ".csv.gz")):
             yield from pd.read_csv(uri, chunksize=PARTITION, **CSV)
         else:
-            raise UserError(f"{uri}: is not a source; use .csv, .csv.gz, .parquet or URL#TABLE")
+            raise UserError(
+                f"{shown(uri)}: is not a source; use .csv, .csv.gz, .parquet or URL#TABLE"
+            )
     except UserError:
         raise
     except Exception as error:

@@ -66,11 +66,15 @@ def read(uri: str) -> pd.DataFrame:
         elif uri.endswith((".parquet", ".pq")):
             frame = pd.read_parquet(uri)
         else:
-            raise UserError(f"{uri}: is not a source; use .csv, .csv.gz, .parquet or URL#TABLE")
+            raise UserError(
+                f"{shown(uri)}: is not a source; use .csv, .csv.gz, .parquet or URL#TABLE"
+            )
     except UserError:
         raise
     except FileNotFoundError:
-        raise UserError(f"{uri}: no such file, looked from {Path.cwd()}; set DATA_URI") from None
+        raise UserError(
+            f"{shown(uri)}: no such file, looked from {Path.cwd()}; set DATA_URI"
+        ) from None
     except Exception as error:
         raise UserError(f"{shown(uri)}: cannot be read: {reason(error, uri)}") from None
     if frame.empty:

@@ -19,7 +19,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from .bundle import ROWS, Bundle
-from .errors import UserError
+from .errors import UserError, reason, shown
 from .predict import predict
 
 OPEN = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
@@ -120,11 +120,12 @@ def running(bundle: Bundle, url: str) -> Iterator[str]:
             served = json.load(answer)
     except (OSError, HTTPException, ValueError) as error:
         raise UserError(
-            f"{url}/version does not answer: {error}; start the server, or check URL="
+            f"{shown(url)}/version does not answer: {reason(error, url)}; start the server, or "
+            "check URL="
         ) from None
     if served.get("digest") != bundle.digest:
         raise UserError(
-            f"{url} serves version {served.get('version')} ({served.get('digest')}), not "
+            f"{shown(url)} serves version {served.get('version')} ({served.get('digest')}), not "
             f"{bundle.version} ({bundle.digest}); choose the ENV whose version it serves"
         )
     yield url
@@ -145,7 +146,7 @@ def smoke(bundle: Bundle, url: str) -> int:
     wanted = predict(bundle, ROWS.validate_python(rows))
     for i, (given, right) in enumerate(zip(answers, wanted, strict=True)):
         if not _same(right, {key: given.get(key) for key in right}):
-            raise UserError(f"{url}: example {i} was answered {given}, not {right}")
+            raise UserError(f"{shown(url)}: example {i} was answered {given}, not {right}")
     return len(rows)
 
 

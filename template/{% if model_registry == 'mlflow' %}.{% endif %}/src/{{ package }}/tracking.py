@@ -4,7 +4,6 @@ Without MLFLOW_TRACKING_URI it is a SQLite file in var/. A version's artifact ho
 and `mlflow.pyfunc.load_model` predicts with it through the same code as the server.
 """
 
-import getpass
 import logging
 import os
 import shutil
@@ -25,8 +24,8 @@ from mlflow.store.entities import PagedList
 from sqlalchemy.exc import SQLAlchemyError
 
 from .bundle import Bundle
-from .errors import NotPermitted, RegistryUnavailable, shown
-from .provenance import git
+from .errors import NotPermitted, RegistryUnavailable, reason, shown
+from .provenance import git, user
 from .settings import Settings
 
 if TYPE_CHECKING:  # what follows a registry needs no table
@@ -41,14 +40,12 @@ def asked() -> Iterator[None]:
     try:
         yield
     except (MlflowException, SQLAlchemyError, OSError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         kind = RegistryUnavailable
         hint = "check that the server runs and MLFLOW_TRACKING_URI names it"
         if getattr(error, "error_code", "") == "PERMISSION_DENIED":
             kind, hint = NotPermitted, "ask who manages it for the permission"
-        raise kind(
-            f"registry {shown(mlflow.get_tracking_uri())}: {reason[:300]}; {hint}"
-        ) from error
+        uri = mlflow.get_tracking_uri()
+        raise kind(f"registry {shown(uri)}: {reason(error, uri)}; {hint}") from error
 
 
 def every(search: Callable[[str | None], PagedList]) -> list[Any]:
@@ -114,7 +111,7 @@ class Tracking:
             here = {
                 "host": socket.gethostname(),
                 "pid": str(os.getpid()),
-                "mlflow.user": getpass.getuser(),
+                "mlflow.user": user(),
                 "mlflow.source.name": "make train",
                 "mlflow.source.git.commit": git()[0],
             }

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .errors import UserError
+from .errors import UserError, reason
 
 FILE = "model.onnx"
 
@@ -34,7 +34,7 @@ def export(model: Any, numbers: int, categories: int, path: Path) -> None:
     except Exception as error:
         raise UserError(
             f"{type(model).__name__} cannot be exported to ONNX "
-            f"({type(error).__name__}: {str(error).splitlines()[0]}); choose another estimator "
+            f"({type(error).__name__}: {reason(error)}); choose another estimator "
             "in project/model.py, or serving_format skops"
         ) from None
     path.write_bytes(onnx.SerializeToString())
