@@ -145,7 +145,7 @@ class Journal:
     def __init__(self, records: list) -> None:
         self.records = records
 
-    def rows(self, version: str, labelled: bool | None = None, limit: int | None = None) -> list:
+    def rows(self, *, limit: int | None = None, **_: object) -> list:
         return self.records[-limit:] if limit else self.records
 
 

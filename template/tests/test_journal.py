@@ -5,8 +5,10 @@ import os
 import threading
 import uuid
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
+from itertools import product
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import pytest
@@ -130,6 +132,105 @@ def test_an_older_schema_is_upgraded(url: str, monkeypatch: pytest.MonkeyPatch) 
         later.close()
 
 
+def test_rows_from_before_there_were_environments_are_productions(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(journals, "MIGRATIONS", journals.MIGRATIONS[:4])
+        first = Journal(url)
+        with first.engine.begin() as connection:
+            connection.exec_driver_sql(
+                "INSERT INTO predictions (id, at, version, contract, features, prediction, written)"
+                " VALUES ('old', '2020-01-01', '1', 'digest', '{}', '{}', '2020-01-01')"
+            )
+        first.close()
+    later = Journal(url)
+    later.write([record(n, environment=env) for n, env in enumerate(("test", "production", ""))])
+    assert [r.environment for r in later.rows()] == ["", "test", "production", ""]
+    assert [r.id for r in later.rows(environment="production")] == ["old", "id1", "id2"]
+    assert [r.id for r in later.rows(environment="test")] == ["id0"]
+    assert later.rows(environment="staging") == []
+    assert later.get("id1") == record(1, environment="production")
+    later.close()
+
+
+def test_the_monitor_of_production_does_not_read_what_test_served(journal: Any) -> None:
+    journal.write([record(n, environment="test") for n in range(3)])
+    settings = package("settings").load().monitor
+    seen = package("verdict").Verdict("unknown", "", "production", "1")
+    package("monitor").watch(seen, None, journal, settings)
+    assert "no row of version 1" in seen.reason
+
+
+def test_rows_are_counted_as_they_are_read(journal: Any) -> None:
+    """Half of them at the same instant, as a batch is."""
+    journal.write(
+        record(
+            n,
+            START + HOUR * max(0, n - 10),
+            version=str(n % 2),
+            outcome=n if n % 3 else None,
+            environment=["test", "production"][n % 4 > 1],
+        )
+        for n in range(20)
+    )
+    spans = (None, None), (START + HOUR, START + HOUR * 5)
+    environments = None, "test", "production", "staging"
+    for version, labelled, span, environment in product(
+        (None, "1"), (None, True, False), spans, environments
+    ):
+        asked = version, labelled
+        within = {"since": span[0], "until": span[1], "environment": environment}
+        rows = journal.rows(*asked, **within)
+        assert journal.count(*asked, **within) == len(rows)
+        assert journal.rows(*asked, **within, limit=7) == rows[-7:], "ties as they came"
+
+
+def test_doctor_counts_the_labelled_rows_and_reads_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"sqlite:///{tmp_path}/journal.db"
+    journal = Journal(url)
+    journal.write([record(n, outcome=n or None) for n in range(3)])
+    journal.close()
+    monkeypatch.setattr(Journal, "rows", None)
+    said = package("doctor")._journal(package("settings").load(journal={"url": url}))
+    assert said == f"{url}, 2 labelled rows"
+
+
+def test_when_an_outcome_came_changes_only_with_it(journal: Any) -> None:
+    def told() -> list[datetime]:
+        return [r.told for r in journal.rows()]
+
+    def put(outcome: Any) -> None:
+        journal.put_outcome("id0", outcome)  # by id, before its prediction
+        journal.put_outcome("key1", outcome, START)  # by key
+
+    put(1)
+    early = datetime.now(UTC).replace(tzinfo=None)
+    journal.write([record(0), record(1)])
+    first = told()
+    assert all(early - HOUR < at <= early for at in first)
+    put(1)
+    assert told() == first, "a client that repeats itself tells nothing new"
+    put(2)
+    assert [r.outcome for r in journal.rows()] == [2, 2]
+    assert all(at > before for at, before in zip(told(), first, strict=True))
+
+
+def test_a_long_reader_holds_up_no_writer(journal: Any) -> None:
+    journal.write([record(n) for n in range(3000)])
+    with journal.engine.connect().execution_options(yield_per=10) as connection:
+        rows = iter(connection.exec_driver_sql("SELECT id FROM predictions"))
+        next(rows)
+        start = monotonic()
+        journal.write([record(n, outcome=n) for n in range(3000, 3010)])
+        journal.erase("id3001")
+        assert monotonic() - start < 5
+        assert sum(1 for _ in rows) == 2999, "what it began to read"
+    assert journal.count() == 3009
+
+
 def test_many_open_and_write_at_once(url: str) -> None:
     def write(n: int) -> None:
         mine = Journal(url)
@@ -162,14 +263,18 @@ def test_a_database_that_is_down_is_told() -> None:
         pass
 
 
+CLOSED = sa.exc.OperationalError("insert", {}, Exception("server closed the connection"))
+
+
 class Down(Journal):  # type: ignore[valid-type, misc]
     """A journal whose database can be switched off."""
 
     down = False
+    error: Exception = CLOSED
 
     def insert(self, *lines: Any) -> None:
         if self.down:
-            raise sa.exc.OperationalError("insert", {}, Exception("server closed the connection"))
+            raise self.error
         super().insert(*lines)
 
 
@@ -201,6 +306,91 @@ def test_down_and_back(
     assert writer.add(written(9))
     writer.stop()
     assert journal.get("id9"), "a stop writes what is queued"
+
+
+class Mute(Exception):
+    """An error that cannot even say what it is."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
+@pytest.mark.parametrize("log_fails", [False, True])
+@pytest.mark.parametrize(
+    "error", [MemoryError(), Mute(), sa.exc.OperationalError("", {}, Exception())], ids=repr
+)
+def test_no_error_ends_the_thread_that_writes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, log_fails: bool
+) -> None:
+    def fail(*_: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(writers, "SLOWEST", 0.02)
+    if log_fails:
+        monkeypatch.setattr(writers.logger, "error", fail)
+    journal = Down(f"sqlite:///{tmp_path}/journal.db")
+    journal.down, journal.error = True, error
+    writer = writers.Writer(journal, interval=0.01, limit=5)
+    writer.start()
+    writer.add(written(0))
+    wait_for(lambda: not writer.up)
+    journal.down = False
+    wait_for(lambda: writer.waiting == 0, seconds=5)
+    wait_for(lambda: writer.up)
+    writer.stop()
+    assert Journal(f"sqlite:///{tmp_path}/journal.db").get("id0")
+
+
+def test_the_queue_is_bounded_by_bytes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    journal = Journal(f"sqlite:///{tmp_path}/journal.db")
+    size = len(written(0))
+    writer = writers.Writer(journal, interval=60, limit=100, most=size * 3.5)
+    assert [writer.add(written(n)) for n in range(5)] == [True] * 3 + [False] * 2
+    assert (writer.waiting, writer.dropped) == (3, 2)
+    assert len(tell(caplog, logging.ERROR)) == 1
+    writer.flush()
+    assert writer.add(written(5)), "there is room again"
+    writer.flush()
+    assert (writer.bytes, journal.count()) == (0, 4)
+    journal.close()
+
+
+def test_no_byte_is_counted_wrong_when_all_add_at_once(tmp_path: Path) -> None:
+    journal = Journal(f"sqlite:///{tmp_path}/journal.db")
+    writer = writers.Writer(journal, interval=0.001, limit=100_000)
+    writer.start()
+
+    def add(start: int) -> None:
+        for n in range(start, start + 2000):
+            writer.add(written(n))
+
+    threads = [threading.Thread(target=add, args=(n * 10_000,)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    writer.stop()
+    assert (writer.waiting, writer.bytes, writer.written) == (0, 0, 8000)
+
+
+def test_a_batch_is_bounded_by_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal = Journal(f"sqlite:///{tmp_path}/journal.db")
+    writer = writers.Writer(journal, interval=60, limit=100)
+    monkeypatch.setattr(writers, "BATCH_BYTES", 2 * len(written(0)))
+    batches: list[int] = []
+    insert = journal.insert
+
+    def count(lines: Any, outcomes: Any = ()) -> None:
+        batches.append(len(lines))
+        insert(lines, outcomes)
+
+    monkeypatch.setattr(journal, "insert", count)
+    for n in range(5):
+        writer.add(written(n))
+    writer.add(written(5).replace(b'"{}"', b'"{%s}"' % (b" " * 1000)))
+    writer.flush()
+    assert (batches, journal.count()) == ([2, 2, 1, 1], 6)
+    journal.close()
 
 
 def test_retention_that_failed_is_tried_again(

@@ -26,7 +26,7 @@ class Rows:
     def __init__(self, records: list) -> None:
         self.records = records
 
-    def rows(self, version=None, labelled=None, limit=None):
+    def rows(self, version=None, labelled=None, limit=None, environment=None):
         kept = [r for r in self.records if not labelled or r.outcome is not None]
         return kept[-limit:]
 

@@ -75,9 +75,8 @@ def _journal(settings: Settings) -> str:
     from .serving.journal import opened
 
     with opened(settings.journal.url) as journal:
-        labelled = len(journal.rows(labelled=True)) if journal else 0
-    where = settings.journal.url.rpartition("@")[2]  # without the password
-    return f"{where}, {labelled:,} labelled rows"
+        labelled = journal.count(labelled=True) if journal else 0
+    return f"{shown(settings.journal.url)}, {labelled:,} labelled rows"
 
 
 def _git() -> str:

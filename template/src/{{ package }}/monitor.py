@@ -57,15 +57,17 @@ def run(
 
 def watch(seen: Verdict, bundle: Bundle, journal: Journal, settings: Monitor) -> None:
     """Fills in what the journal's rows of one version say."""
-    recent = journal.rows(version=seen.version, limit=settings.recent * settings.window)
+    version, env = seen.version, seen.environment
+    newest = settings.recent * settings.window
+    recent = journal.rows(version=version, environment=env, limit=newest)
     if not recent:
         seen.reason = f"the journal holds no row of version {seen.version} yet"
         return
     seen.rows, seen.until = len(recent), recent[-1].at.isoformat()
     _data(seen, bundle, recent, settings)
-    labelled = journal.rows(version=seen.version, labelled=True, limit=LIMIT)
+    labelled = journal.rows(version=version, environment=env, labelled=True, limit=LIMIT)
     if len(labelled) == LIMIT:  # a window begins where it began before there were so many
-        older = journal.count(seen.version or "", before=labelled[0].at)
+        older = journal.count(version, labelled=True, environment=env) - LIMIT
         labelled = labelled[-older % settings.window :]
     _metric(seen, bundle, labelled, settings)
     _judge(seen, any(r.outcome is not None for r in recent), settings)

@@ -127,6 +127,8 @@ class Journal(Section):
     """How long a line may wait to be written: what a killed server loses."""
     queue: int = Field(20_000, gt=0)
     """Lines that may wait while the database is down; more are dropped, counted and told."""
+    queue_mb: float = Field(64.0, gt=0)
+    """The same in megabytes: a line may hold long texts."""
     retention_days: int | None = Field(365, gt=0)
 
 

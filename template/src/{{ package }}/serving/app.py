@@ -34,14 +34,20 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
 }
 
 
-def create_app(bundles: Path, journal: Journal | None, settings: Settings) -> FastAPI:
-    """The application that serves `bundles`/`current` and writes to `journal` if there is one."""
+def create_app(
+    bundles: Path, journal: Journal | None, settings: Settings, environment: str = ""
+) -> FastAPI:
+    """The application that serves `bundles`/`current` and writes to `journal` if there is one.
+
+    `environment` is what the journal calls it; a row without one counts as production's.
+    """
     days = settings.journal.retention_days
     keep = timedelta(days) if days else None
     writer = None
     if journal is not None:
         limits = settings.journal.flush_seconds, settings.journal.queue
-        writer = Writer(journal, *limits, retention=keep)
+        most = settings.journal.queue_mb * 1e6
+        writer = Writer(journal, *limits, retention=keep, most=most)
     metrics = Metrics(writer)
     live = Live(bundles, metrics)
 
@@ -76,7 +82,7 @@ def create_app(bundles: Path, journal: Journal | None, settings: Settings) -> Fa
         SQLAlchemyError, lambda _, e: _problem(503, "the journal does not answer; try again later")
     )
     app.state.live, app.state.writer, app.state.metrics = live, writer, metrics
-    add_predictions(app, Service(live, writer, metrics), settings.serving.max_batch)
+    add_predictions(app, Service(live, writer, metrics, environment), settings.serving.max_batch)
     add_journal(app, live, writer)
     _state(app, live, metrics)
     add_docs(app)

@@ -10,16 +10,28 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
-from ..errors import UserError
+from ..errors import UserError, reason, shown
 from . import schema
-from .schema import INSERT, MIGRATIONS, SERIAL, line, outcome_line, stamp
+from .schema import (
+    ENVIRONMENT,
+    INSERT,
+    JOINED,
+    MIGRATIONS,
+    OUTCOME,
+    SERIAL,
+    TOLD,
+    line,
+    outcome_line,
+    stamp,
+)
 from .schema import OUTCOMES as _O
 from .schema import PREDICTIONS as _P
 
 
 class Record(NamedTuple):
     """One prediction; `at` is the event's time, UTC with no zone; `outcome` is None until it is
-    known, and `told` says when it came."""
+    known, and `told` says when it was written (UTC), for the last time if it was changed.
+    `environment` is the one that was served, empty where that is not known."""
 
     id: str
     key: str | None
@@ -30,6 +42,11 @@ class Record(NamedTuple):
     prediction: dict[str, Any]
     outcome: Any = None
     told: datetime | None = None
+    environment: str = ""
+
+
+BATCH = 1000
+"""Rows that are fetched at once, so that the driver does not hold all of them, too."""
 
 
 class Journal:
@@ -91,9 +108,12 @@ class Journal:
     def write(self, records: Iterable[Record]) -> None:
         """Adds predictions, and their outcomes where they have one (found by id)."""
         records = list(records)
-        texts = [(*r[:5], json.dumps(r.features), json.dumps(r.prediction)) for r in records]
+        lines = [
+            line(*r[:5], json.dumps(r.features), json.dumps(r.prediction), r.environment)
+            for r in records
+        ]
         outcomes = [outcome_line(r.id, r.outcome) for r in records if r.outcome is not None]
-        self.insert([line(*text) for text in texts], outcomes)
+        self.insert(lines, outcomes)
 
     def put_outcome(self, id: str, outcome: Any, at: datetime | None = None) -> None:
         """Sets an outcome: `id` is the prediction's or, with `at`, the caller's own key.
@@ -104,7 +124,7 @@ class Journal:
 
     def get(self, id: str) -> Record | None:
         """One prediction by its id."""
-        found = self._select(_P.c.id == id)
+        found = self._read(self._select().where(_P.c.id == id))
         return found[0] if found else None
 
     def rows(
@@ -114,47 +134,45 @@ class Journal:
         limit: int | None = None,
         since: datetime | None = None,
         until: datetime | None = None,
+        environment: str | None = None,
     ) -> list[Record]:
         """The newest `limit` by event time, since <= at < until, oldest first; ties as they came.
 
         `labelled`: True for those with an outcome only, False for those without, None for all.
+        Rows that name no environment, as those of 0.1, count as production's.
         """
-        tests = [
-            version is None or _P.c.version == version,
-            since is None or _P.c.at >= since,
-            until is None or _P.c.at < until,
-        ]
-        return self._select(*(t for t in tests if t is not True), labelled=labelled, limit=limit)
+        where = _within(version, labelled, since, until, environment)
+        newest = (_P.c.at.desc(), _P.c.seq.desc())
+        return self._read(self._select().where(*where).order_by(*newest).limit(limit))[::-1]
 
-    def _select(
-        self, *where: Any, labelled: bool | None = None, limit: int | None = None
-    ) -> list[Record]:
-        joined, outcome, told = schema.joined()
-        kept = [_P.c[name] for name in Record._fields[:-2]]
-        query = (
-            sa.select(*kept, outcome, told)
-            .select_from(joined)
-            .where(*where)
-            .order_by(_P.c.at.desc(), _P.c.seq.desc())
-            .limit(limit)
-        )
-        if labelled is not None:
-            query = query.where(outcome.is_not(None) if labelled else outcome.is_(None))
-        with self.engine.connect() as connection:
-            found = connection.execute(query).all()
-        read = json.loads
-        return [
-            Record._make([*row[:5], read(row[5]), read(row[6]), row[7] and read(row[7]), row[8]])
-            for row in reversed(found)
-        ]
-
-    def count(self, version: str, before: datetime) -> int:
-        """Labelled rows of a version whose event was before a time."""
-        joined, outcome, _ = schema.joined()
-        where = _P.c.version == version, _P.c.at < before, outcome.is_not(None)
-        query = sa.select(sa.func.count()).select_from(joined).where(*where)
+    def count(
+        self,
+        version: str | None = None,
+        labelled: bool | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        environment: str | None = None,
+    ) -> int:
+        """How many rows there are; the arguments are those of `rows`."""
+        where = _within(version, labelled, since, until, environment)
+        tables = _P if labelled is None else JOINED
+        query = sa.select(sa.func.count()).select_from(tables).where(*where)
         with self.engine.connect() as connection:
             return connection.execute(query).scalar_one()
+
+    def _select(self) -> Any:
+        kept = [_P.c[name] for name in Record._fields[:7]]
+        return sa.select(*kept, OUTCOME, TOLD, ENVIRONMENT).select_from(JOINED)
+
+    def _read(self, query: Any) -> list[Record]:
+        read = json.loads
+        with self.engine.connect().execution_options(yield_per=BATCH) as connection:
+            return [
+                Record._make(
+                    [*row[:5], read(row[5]), read(row[6]), row[7] and read(row[7]), *row[8:]]
+                )
+                for row in connection.execute(query)
+            ]
 
     def erase(self, id: str) -> bool:
         """Removes a prediction and its outcomes; False when there is no such prediction."""
@@ -177,13 +195,32 @@ class Journal:
             return connection.execute(sa.delete(_P).where(predictions)).rowcount
 
 
+def _within(
+    version: str | None,
+    labelled: bool | None,
+    since: datetime | None,
+    until: datetime | None,
+    environment: str | None,
+) -> list[Any]:
+    """The conditions of `rows` and `count`."""
+    labels = OUTCOME.is_not(None) if labelled else OUTCOME.is_(None)
+    tests = [
+        version is None or _P.c.version == version,
+        since is None or _P.c.at >= since,
+        until is None or _P.c.at < until,
+        environment is None or schema.of(environment),
+        labelled is None or labels,
+    ]
+    return [test for test in tests if test is not True]
+
+
 def connect(url: str) -> Journal:
     """The journal at a setting's URL, not yet asked; raises UserError when it can be none."""
     try:
         return Journal(url)
     except (ValueError, ImportError, sa.exc.SQLAlchemyError) as error:
         raise UserError(
-            f"journal.url: {error}; use sqlite:///PATH or postgresql+psycopg://USER@HOST/NAME"
+            f"journal.url: {reason(error, url)}; use sqlite:///PATH or postgresql+psycopg://USER@HOST/NAME"
         ) from None
 
 
@@ -200,8 +237,8 @@ def opened(url: str) -> Iterator[Journal | None]:
     try:
         journal.engine  # noqa: B018 its first use connects
     except (OSError, sa.exc.SQLAlchemyError) as error:
-        reason = str(getattr(error, "orig", error)).splitlines()[0]
-        raise UserError(f"journal {sa.make_url(url)!r}: {reason}; check JOURNAL_URL") from None
+        said = f"journal {shown(url)}: {reason(error, url)}; check JOURNAL_URL"
+        raise UserError(said) from None
     try:
         yield journal
     finally:

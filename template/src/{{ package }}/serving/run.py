@@ -2,13 +2,14 @@
 
 import logging
 import os
+import pickle
 import signal
 import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 import uvicorn
@@ -41,12 +42,12 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def run(bundles: Path, settings: Settings, listener: socket.socket) -> None:
+def run(bundles: Path, settings: Settings, listener: socket.socket, environment: str = "") -> None:
     """Answers until SIGTERM or SIGINT, then finishes what is under way and the journal."""
     logs.configure(settings.serving.log_level)
     journal = connect(settings.journal.url) if settings.journal.url else None
     config = uvicorn.Config(
-        create_app(bundles, journal, settings),
+        create_app(bundles, journal, settings, environment),
         log_config=None,
         access_log=False,
         server_header=False,
@@ -68,23 +69,35 @@ def serve(env: str, settings: Settings, follow: bool = True) -> None:
     Without `follow` somebody else fetches the bundles, as in compose.
     """
     listener = listen(settings.serving.host, settings.serving.port)
-    with _follower(env) if follow else nullcontext():
-        run(settings.serving.bundles / env, settings, listener)
+    with _follower(env, settings) if follow else nullcontext():
+        run(settings.serving.bundles / env, settings, listener, env)
 
 
 @contextmanager
-def _follower(env: str) -> Iterator[None]:
-    """Keeps `follow` running; it ends with us, since it reads a pipe that only we hold open."""
+def _follower(env: str, settings: Settings) -> Iterator[None]:
+    """Keeps `follow` running; it ends with us, since it reads a pipe that only we hold open.
+
+    The settings in force go through that pipe: what was read once is not read wrong later.
+    """
     stopping = threading.Event()
-    command = [sys.executable, "-m", FOLLOW, env]
-    child = [subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)]
+
+    def start() -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", FOLLOW, env]
+        made = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
+        assert made.stdin
+        with suppress(OSError):  # it ended before it read them
+            made.stdin.write(pickle.dumps(settings))
+            made.stdin.flush()
+        return made
+
+    child = [start()]
 
     def keep() -> None:
         while not stopping.is_set():
             code = child[0].wait()
             if not stopping.wait(5) and not stopping.is_set():
                 logger.error("follow ended with %s and is started again", code)
-                child[0] = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
+                child[0] = start()
 
     threading.Thread(target=keep, name="follow", daemon=True).start()
     try:

@@ -19,6 +19,7 @@ MIGRATIONS = [
     "CREATE INDEX predictions_key ON predictions (key, at) WHERE key IS NOT NULL",
     """CREATE TABLE outcomes (ref VARCHAR(200) NOT NULL, at TIMESTAMP NOT NULL,
     outcome TEXT NOT NULL, written TIMESTAMP NOT NULL, PRIMARY KEY (ref, at))""",
+    "ALTER TABLE predictions ADD COLUMN environment TEXT",
 ]
 SERIAL = {
     "sqlite": "INTEGER PRIMARY KEY AUTOINCREMENT",
@@ -28,25 +29,31 @@ SERIAL = {
 # A whole batch is one parameter, a JSON array, and the database takes it apart: while it does,
 # Python's lock is free. With executemany the writing thread asked for that lock at every row, and
 # on a busy server it got it 200 times a second.
-INTO = "INSERT INTO predictions (id, key, at, version, contract, features, prediction, written) "
-OUTCOME = "INSERT INTO outcomes (ref, at, outcome, written) "
+INTO_PREDICTIONS = (
+    "INSERT INTO predictions "
+    "(id, key, at, version, contract, features, prediction, environment, written) "
+)
+INTO_OUTCOMES = "INSERT INTO outcomes (ref, at, outcome, written) "
+# The same outcome told again is no news: when it came stays.
 UPSERT = (
-    "ON CONFLICT (ref, at) DO UPDATE SET outcome = excluded.outcome, written = excluded.written"
+    "ON CONFLICT (ref, at) DO UPDATE SET outcome = excluded.outcome, written = excluded.written "
+    "WHERE outcomes.outcome <> excluded.outcome"
 )
 INSERT = {
     "sqlite": (
-        INTO + "SELECT value->>'id', value->>'key', value->>'at', value->>'version', "
-        "value->>'contract', value->>'features', value->>'prediction', :now "
-        "FROM json_each(:batch) WHERE true ON CONFLICT (id) DO NOTHING",
-        OUTCOME + "SELECT value->>'ref', value->>'at', value->>'outcome', :now "
+        INTO_PREDICTIONS + "SELECT value->>'id', value->>'key', value->>'at', value->>'version', "
+        "value->>'contract', value->>'features', value->>'prediction', "
+        "value->>'environment', :now FROM json_each(:batch) WHERE true ON CONFLICT (id) DO NOTHING",
+        INTO_OUTCOMES + "SELECT value->>'ref', value->>'at', value->>'outcome', :now "
         "FROM json_each(:batch) WHERE true " + UPSERT,
     ),
     "postgresql": (
-        INTO + "SELECT id, key, at, version, contract, features, prediction, "
-        "CAST(:now AS timestamp) FROM json_to_recordset(CAST(:batch AS json)) AS r (id text, "
-        "key text, at timestamp, version text, contract text, features text, prediction text) "
-        "ON CONFLICT (id) DO NOTHING",
-        OUTCOME + "SELECT ref, at, outcome, CAST(:now AS timestamp) FROM json_to_recordset("
+        INTO_PREDICTIONS + "SELECT id, key, at, version, contract, features, prediction, "
+        "environment, CAST(:now AS timestamp) "
+        "FROM json_to_recordset(CAST(:batch AS json)) AS r (id text, "
+        "key text, at timestamp, version text, contract text, features text, prediction text, "
+        "environment text) ON CONFLICT (id) DO NOTHING",
+        INTO_OUTCOMES + "SELECT ref, at, outcome, CAST(:now AS timestamp) FROM json_to_recordset("
         "CAST(:batch AS json)) AS r (ref text, at timestamp, outcome text) " + UPSERT,
     ),
 }
@@ -55,7 +62,7 @@ _metadata = sa.MetaData()
 PREDICTIONS = sa.Table(
     "predictions",
     _metadata,
-    *(sa.Column(name, sa.String) for name in ("id", "key", "version", "contract")),
+    *(sa.Column(name, sa.String) for name in ("id", "key", "version", "contract", "environment")),
     *(sa.Column(name, sa.Text) for name in ("features", "prediction")),
     sa.Column("seq", sa.BigInteger),
     sa.Column("at", sa.DateTime),
@@ -71,14 +78,15 @@ OUTCOMES = sa.Table(
 )
 
 
-def joined() -> tuple[Any, Any, Any]:
-    """Predictions with their outcomes, told by id or by key and time; the outcome; when it came."""
-    asked, by_id, by_key = PREDICTIONS, OUTCOMES.alias(), OUTCOMES.alias()
-    both = asked.outerjoin(by_id, (by_id.c.ref == asked.c.id) & (by_id.c.at == NEVER)).outerjoin(
-        by_key, (by_key.c.ref == asked.c.key) & (by_key.c.at == asked.c.at)
-    )
-    outcome = sa.func.coalesce(by_id.c.outcome, by_key.c.outcome)
-    return both, outcome, sa.func.coalesce(by_id.c.written, by_key.c.written)
+_BY_ID, _BY_KEY = OUTCOMES.alias("by_id"), OUTCOMES.alias("by_key")
+JOINED = PREDICTIONS.outerjoin(
+    _BY_ID, (_BY_ID.c.ref == PREDICTIONS.c.id) & (_BY_ID.c.at == NEVER)
+).outerjoin(_BY_KEY, (_BY_KEY.c.ref == PREDICTIONS.c.key) & (_BY_KEY.c.at == PREDICTIONS.c.at))
+"""Predictions with their outcomes, told by id or by key and time."""
+OUTCOME: Any = sa.func.coalesce(_BY_ID.c.outcome, _BY_KEY.c.outcome)
+TOLD: Any = sa.func.coalesce(_BY_ID.c.written, _BY_KEY.c.written)
+"""When the outcome was written."""
+ENVIRONMENT: Any = sa.func.coalesce(PREDICTIONS.c.environment, "")
 
 
 def tune(connection: Any, _: Any) -> None:
@@ -115,8 +123,23 @@ def stamp(time: datetime) -> str:
     return time.isoformat(" ", "microseconds")
 
 
+def of(environment: str) -> Any:
+    """Whether a prediction is an environment's; one that names none counts as production's.
+
+    Rows of 0.1 name none, and neither does a server that was only given a folder.
+    """
+    return ENVIRONMENT.in_((environment, "") if environment == "production" else (environment,))
+
+
 def line(
-    id: str, key: str | None, at: datetime, version: str, contract: str, features: str, answer: str
+    id: str,
+    key: str | None,
+    at: datetime,
+    version: str,
+    contract: str,
+    features: str,
+    answer: str,
+    environment: str = "",
 ) -> bytes:
     """What `Journal.insert` takes for one prediction; features and answer are JSON already.
 
@@ -124,7 +147,7 @@ def line(
     takes a seventh of the time of the standard library's.
     """
     row = {"id": id, "key": key, "at": stamp(at), "version": version, "contract": contract}
-    row["features"], row["prediction"] = features, answer
+    row["features"], row["prediction"], row["environment"] = features, answer, environment
     return to_json(row)
 
 

@@ -35,8 +35,11 @@ class Unanswerable(ValueError):
 class Service:
     """Predicts, counts and journals; all requests of an application share one."""
 
-    def __init__(self, live: Live, writer: Writer | None, metrics: Metrics) -> None:
+    def __init__(
+        self, live: Live, writer: Writer | None, metrics: Metrics, environment: str = ""
+    ) -> None:
         self.live, self.writer, self.metrics = live, writer, metrics
+        self.environment = environment
         self.one = Gather(self._gathered)
 
     def many(self, asked: Sequence[Ask]) -> list[bytes]:
@@ -101,8 +104,9 @@ class Service:
                 at = row.time or (TIME and row.features.__dict__[TIME])
                 features = row.features.model_dump_json(by_alias=True)
                 when = utc(at) if at else now
+                text = answer.decode()
                 self.writer.add(
-                    line(id, row.key, when, version, contract, features, answer.decode())
+                    line(id, row.key, when, version, contract, features, text, self.environment)
                 )
         start = b'{"id":"%s",' + served.start
         return [start % id.encode() + a[1:] for id, a in zip(ids, found, strict=True)]

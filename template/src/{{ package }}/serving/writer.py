@@ -2,36 +2,50 @@
 
 A request is answered once its lines are queued. What a killed process loses is what was queued
 since the last write: `journal.flush_seconds` and the write itself. A clean stop writes all. When
-the database is down, predictions go on, lines wait up to `journal.queue` of them and the write is
-tried again, ever less often; past that new lines are dropped, counted and told.
+the database is down, predictions go on, lines wait up to `journal.queue` of them and
+`journal.queue_mb`, and the write is tried again, ever less often; past that new lines are dropped,
+counted and told.
 """
 
 import logging
 import threading
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from time import monotonic
 
-from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import DataError, IntegrityError
 
+from ..errors import reason
 from .journal import Journal
 
 logger = logging.getLogger(__name__)
 BATCH = 1000
+BATCH_BYTES = 4_000_000
+"""A line may hold megabytes, and a batch is in memory several times while it is written."""
 SLOWEST = 30.0
 """Seconds between two tries, at most."""
 DAY = 86_400
 
 
 class Writer:
-    """Queue and thread over a journal; `add` and `add_outcome` are for the event loop."""
+    """Queue and thread over a journal; `add` and `add_outcome` are for any thread.
+
+    `limit` lines may wait, and `most` bytes.
+    """
 
     def __init__(
-        self, journal: Journal, interval: float, limit: int, retention: timedelta | None = None
+        self,
+        journal: Journal,
+        interval: float,
+        limit: int,
+        retention: timedelta | None = None,
+        most: float = 64e6,
     ) -> None:
         self.journal = journal
         self.interval, self.limit, self.retention = interval, limit, retention
+        self.most, self.bytes = most, 0
         self.predictions: deque[bytes] = deque()
         self.outcomes: deque[bytes] = deque()
         self.dropped = self.written = 0
@@ -39,6 +53,8 @@ class Writer:
         self._full = False
         self._pruned = -DAY * 2.0
         self._lock = threading.Lock()
+        self._counts = threading.Lock()
+        self._delay = interval
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
 
@@ -49,24 +65,25 @@ class Writer:
 
     def add(self, line: bytes) -> bool:
         """Queues a prediction (see journal.line); False when it was dropped."""
-        if len(self.predictions) >= self.limit:
-            return self._drop()
-        self.predictions.append(line)
-        return True
+        return self._add(self.predictions, line)
 
     def add_outcome(self, line: bytes) -> bool:
         """Queues an outcome (see journal.outcome_line); False when there is no room."""
-        if len(self.outcomes) >= self.limit:
-            return self._drop()
-        self.outcomes.append(line)
-        return True
+        return self._add(self.outcomes, line)
 
-    def _drop(self) -> bool:
-        self.dropped += 1
-        if not self._full:
-            self._full = True
-            logger.error("journal: queue of %d is full, new lines are dropped", self.limit)
-        return False
+    def _add(self, queue: deque[bytes], line: bytes) -> bool:
+        with self._counts:
+            fits = len(queue) < self.limit and self.bytes + len(line) <= self.most
+            if fits:
+                self.bytes += len(line)
+                queue.append(line)
+            else:
+                self.dropped += 1
+            told, self._full = self._full, self._full or not fits
+        if not fits and not told:
+            waits = f"{self.waiting} lines, {self.bytes / 1e6:.1f} MB"
+            logger.error("journal: queue is full (%s), new lines are dropped", waits)
+        return fits
 
     def holds(self, id: str) -> bool:
         """Whether a prediction waits to be written."""
@@ -83,23 +100,26 @@ class Writer:
         self._thread.join()
         try:
             self.flush()
-        except SQLAlchemyError as error:
-            logger.error("journal: %d lines were not written: %s", self.waiting, _short(error))
+        except Exception as error:
+            logger.error("journal: %d lines were not written: %s", self.waiting, reason(error))
         self.journal.close()
 
     def flush(self) -> None:
         """Writes all that is queued now; raises SQLAlchemy's error and keeps it queued."""
         with self._lock:
             for queue, kind in ((self.predictions, 0), (self.outcomes, 1)):
-                for _ in range(len(queue) // BATCH + 1):
+                left = len(queue)
+                while left > 0:
                     # only this thread removes, and a line leaves once it is written: `holds`
                     # never misses one, and a kill between both writes it twice, which is harmless
-                    lines = [queue[i] for i in range(min(len(queue), BATCH))]
-                    if lines:
-                        self._insert(lines, kind)
-                    for _ in lines:
-                        queue.popleft()
-        if self._full and self.waiting < self.limit // 2:
+                    lines = _batch(queue)
+                    self._insert(lines, kind)
+                    left -= len(lines)
+                    with self._counts:
+                        self.bytes -= sum(map(len, lines))
+                        for _ in lines:
+                            queue.popleft()
+        if self._full and self.waiting < self.limit // 2 and self.bytes < self.most / 2:
             self._full = False
             logger.warning("journal: queue has room again, %d lines were dropped", self.dropped)
 
@@ -113,25 +133,30 @@ class Writer:
                 self._insert(lines[: len(lines) // 2], kind)
                 self._insert(lines[len(lines) // 2 :], kind)
             else:
-                self.dropped += 1
-                logger.error("journal: a line was refused and dropped: %s", _short(error))
+                with self._counts:
+                    self.dropped += 1
+                logger.error("journal: a line was refused and dropped: %s", reason(error))
 
     def _run(self) -> None:
-        delay = self.interval
-        while not self._stop.wait(delay):
-            try:
-                self.flush()
-                self._prune()
-            except Exception as error:  # this thread must live: whatever happens, it tries again
-                delay = min(max(delay, 0.5) * 2, SLOWEST)
-                if self.up:
-                    logger.error("journal: cannot be written, will be tried: %s", _short(error))
-                self.up = False
-            else:
-                delay = self.interval
-                if not self.up:
-                    logger.warning("journal: written again, %d lines wait", self.waiting)
-                self.up = True
+        while not self._stop.is_set():
+            with suppress(Exception):  # this thread must live, even without memory for a log line
+                self._stop.wait(self._delay)
+                self._turn()
+
+    def _turn(self) -> None:
+        up = self.up
+        try:
+            self.flush()
+            self._prune()
+        except Exception as error:  # whatever it is, it is tried again
+            self._delay = min(max(self._delay, 0.5) * 2, SLOWEST)
+            self.up = False
+            if up:
+                logger.error("journal: cannot be written, will be tried: %s", reason(error))
+        else:
+            self._delay, self.up = self.interval, True
+            if not up:
+                logger.warning("journal: written again, %d lines wait", self.waiting)
 
     def _prune(self) -> None:
         if self.retention and monotonic() - self._pruned > DAY:
@@ -141,5 +166,13 @@ class Writer:
                 logger.info("journal: %d predictions were past retention and removed", removed)
 
 
-def _short(error: Exception) -> str:
-    return str(getattr(error, "orig", error)).splitlines()[0][:300] or type(error).__name__
+def _batch(queue: deque[bytes]) -> list[bytes]:
+    """The oldest lines that are written at once: one, or as many as keep within both limits."""
+    lines: list[bytes] = []
+    size = 0
+    for i in range(min(len(queue), BATCH)):
+        size += len(queue[i])
+        if lines and size > BATCH_BYTES:
+            break
+        lines.append(queue[i])
+    return lines
