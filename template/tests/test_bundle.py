@@ -1,5 +1,6 @@
 """A bundle that is not what was registered is refused."""
 
+import errno
 import json
 import shutil
 from pathlib import Path
@@ -7,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from . import package
+from .servers import no_handles
 
 bundles = package("bundle")
-BundleError = package("errors").BundleError
+BundleError, Unreadable = package("errors").BundleError, package("errors").Unreadable
 
 
 @pytest.fixture
@@ -83,3 +85,50 @@ def test_a_broken_manifest_is_refused_in_one_line(copy: Path, text: str) -> None
     with pytest.raises(BundleError) as error:
         bundles.load(copy)
     assert "\n" not in str(error.value)
+
+
+def test_what_cannot_be_opened_for_want_of_handles_is_not_refused(bundle_dir: Path) -> None:
+    with no_handles(), pytest.raises(Unreadable, match="Too many open files"):
+        bundles.load(bundle_dir)
+    assert bundles.load(bundle_dir).version == "1"
+
+
+BAD_ALLOC = RuntimeError("[ONNXRuntimeError] : 6 : RUNTIME_EXCEPTION : std::bad_alloc")
+NO_HANDLE = RuntimeError("[ONNXRuntimeError] : 1 : FAIL : failed:system error number 24")
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (OSError(errno.EMFILE, "Too many open files", "x"), Unreadable),
+        (OSError(errno.EIO, "Input/output error"), Unreadable),
+        (PermissionError(errno.EACCES, "Permission denied", "x"), Unreadable),
+        (FileNotFoundError(errno.ENOENT, "No usable temporary directory"), Unreadable),
+        (MemoryError(), Unreadable),
+        (BAD_ALLOC, Unreadable),
+        (NO_HANDLE, Unreadable),
+        (ValueError("\nno\nmodel"), BundleError),
+        (RuntimeError("INVALID_PROTOBUF"), BundleError),
+        (ModuleNotFoundError("No module named 'lightgbm'"), BundleError),
+        (EOFError(), BundleError),
+    ],
+    ids=repr,
+)
+def test_what_is_wrong_is_told_from_what_could_not_be_read(
+    bundle_dir: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, kind: type
+) -> None:
+    def fail(_: Path) -> None:
+        raise error
+
+    monkeypatch.setattr(package("predictor"), "load", fail)
+    with pytest.raises(kind) as told:
+        bundles.load(bundle_dir)
+    assert ("refused" in str(told.value)) == (kind is BundleError)
+    assert "\n" not in str(told.value)
+
+
+def test_a_folder_in_the_place_of_a_file_is_refused(copy: Path) -> None:
+    (copy / "examples.json").unlink()
+    (copy / "examples.json").mkdir()
+    with pytest.raises(BundleError, match="is no file of a bundle"):
+        bundles.load(copy)

@@ -1,5 +1,8 @@
 """What fetches bundles: pointer, refusals, a registry that is down; and `serve`'s two processes."""
 
+import asyncio
+import errno
+import json
 import logging
 import os
 import shutil
@@ -12,7 +15,7 @@ from typing import Any
 import pytest
 
 from . import package
-from .servers import Server, free_port, own_settings, wait_for
+from .servers import Server, free_port, no_handles, own_settings, wait_for
 
 following = package("serving.follow")
 bundles = package("bundle")
@@ -99,6 +102,146 @@ def test_a_refused_bundle_is_told_once_and_changes_nothing(
     assert not (follower.folder / "refused").exists()
 
 
+def test_what_cannot_be_read_now_is_kept_and_read_later(
+    follower: Any, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry.holds = "1"
+    follower.look()
+    registry.holds = "2"
+    with monkeypatch.context() as patch:
+        patch.setattr(package("predictor"), "load", raising(MemoryError()))
+        for _ in range(2):
+            with pytest.raises(errors.Unreadable):
+                follower.look()
+    with no_handles(), pytest.raises(OSError, match="Too many open files"):
+        follower.look()
+    assert current(follower) == "1"
+    assert not (follower.folder / "refused").exists()
+    assert follower.look() == "2"
+    assert current(follower) == "2"
+    assert registry.pulled == ["1", "2"], "fetched once"
+
+
+@pytest.mark.parametrize("version", ["2", "3"])
+def test_what_was_not_written_down_is_not_taken_for_done(
+    follower: Any, registry: Registry, monkeypatch: pytest.MonkeyPatch, version: str
+) -> None:
+    """The disk is full when the pointer, or the refusal, is to be written."""
+    registry.holds = version
+    with monkeypatch.context() as patch:
+        full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        patch.setattr(follower, "_write", raising(full))
+        with pytest.raises(OSError, match="No space"):
+            follower.look()
+    if version == "3":
+        with pytest.raises(errors.BundleError):
+            follower.look()
+        assert (follower.folder / "refused").exists()
+    else:
+        follower.look()
+        assert current(follower) == "2"
+
+
+def raising(error: Exception) -> Callable[..., None]:
+    def fail(*_: Any) -> None:
+        raise error
+
+    return fail
+
+
+# What is served, as the server reads it
+
+
+def watched(bundles: Path, until: Callable[[Any], bool]) -> Any:
+    """What is served once `until` is true of it."""
+    live = package("serving.live").Live(bundles, package("serving.metrics").Metrics(None))
+
+    async def run() -> None:
+        watch = asyncio.create_task(live.watch())
+        for _ in range(1000):
+            if until(live):
+                break
+            await asyncio.sleep(0.01)
+        watch.cancel()
+
+    asyncio.run(run())
+    assert until(live), "it did not come true in time"
+    return live
+
+
+class Failing:
+    """In the place of what loads a model: fails so often, then loads it."""
+
+    def __init__(self, error: Exception, times: int, load: Callable[[Path], Any]) -> None:
+        self.error, self.times, self.load = error, times, load
+        self.asked = 0
+
+    def __call__(self, path: Path) -> Any:
+        self.asked += 1
+        if self.asked <= self.times:
+            raise self.error
+        return self.load(path)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        OSError(errno.EMFILE, "Too many open files", "model"),
+        RuntimeError("bad_alloc"),
+    ],
+    ids=repr,
+)
+def test_the_server_reads_again_what_it_could_not(
+    bundles: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    error: Exception,
+) -> None:
+    monkeypatch.setattr(package("serving.live"), "LOOK", 0.01)
+    predictor = package("predictor")
+    failing = Failing(error, 3, predictor.load)
+    monkeypatch.setattr(predictor, "load", failing)
+    live = watched(bundles, lambda live: live.served is not None)
+    assert (live.served.bundle.version, failing.asked) == ("1", 4)
+    (said,) = [r for r in caplog.records if r.levelno >= logging.ERROR]
+    assert "could not be read" in said.getMessage()
+    assert not said.exc_info, "one line"
+
+
+def test_the_server_says_why_it_is_not_ready_and_keeps_what_it_serves(
+    bundles: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(package("serving.live"), "LOOK", 0.01)
+    predictor = package("predictor")
+    failing = Failing(MemoryError(), 1_000_000, predictor.load)
+    monkeypatch.setattr(predictor, "load", failing)
+    live = watched(bundles, lambda _: failing.asked > 2)
+    assert "could not be read: MemoryError" in live.reason
+    monkeypatch.setattr(predictor, "load", Failing(ValueError("wrong"), 1_000_000, predictor.load))
+    live = watched(bundles, lambda live: "refused" in live.reason)
+    assert predictor.load.asked == 1, "what is wrong is not read again"
+
+
+def test_the_server_outlives_a_want_of_handles(
+    bundles: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(package("serving.live"), "LOOK", 0.01)
+    live = package("serving.live").Live(bundles, package("serving.metrics").Metrics(None))
+
+    async def run() -> None:
+        with no_handles():
+            watch = asyncio.create_task(live.watch())
+            await asyncio.sleep(0.2)
+            assert live.served is None
+        while live.served is None:
+            await asyncio.sleep(0.01)
+        watch.cancel()
+
+    asyncio.run(asyncio.wait_for(run(), 20))
+    assert len([r for r in caplog.records if r.levelno >= logging.ERROR]) == 1
+
+
 def test_a_copy_damaged_here_is_fetched_again(follower: Any, registry: Registry) -> None:
     shutil.copytree(registry.folder / "3", follower.folder / "2")
     pointer = follower.folder / "current"
@@ -179,10 +322,10 @@ def test_once_says_when_there_is_nothing(registry: Registry) -> None:
 def served(home: Path) -> Callable[..., Server]:
     """Starts `serve` in a project's folder."""
 
-    def start(folder: Path, env: str = "test") -> Server:
+    def start(folder: Path, env: str = "test", **variables: str) -> Server:
         port = free_port()
         arguments = ("serve", "--env", env, "--port", str(port))
-        return Server("", *arguments, port=port, folder=folder, SERVING_POLL="0.2")
+        return Server("", *arguments, port=port, folder=folder, SERVING_POLL="0.2", **variables)
 
     return start
 
@@ -214,15 +357,22 @@ def ended(server: Server, child: int, how: signal.Signals) -> None:
 def test_from_no_model_to_ready_without_a_restart(
     served: Callable[..., Server], trained: Path
 ) -> None:
-    registry = package("registry").Registry(package("settings").load())
-    with served(trained, "staging") as server:
+    settings = package("settings").load()
+    registry = package("registry").Registry(settings)
+    # The flag overrules the variable, and what fetches must not stumble over it.
+    with served(trained, "staging", SERVING_PORT="none") as server:
         wait_for(lambda: server.status("/healthz") == 200)
         status, answer = server.client("GET", "/readyz")
         assert (status, "no model yet" in answer["detail"]) == (503, True)
         registry.set_alias("staging", "1")
         server.ready()
         assert server.client("GET", "/version")[1]["version"] == "1"
+        (example, *_) = json.loads(Path("var/versions/1/examples.json").read_text())
+        body = {"features": example["features"]}
+        assert server.client("POST", "/predictions", body)[0] == 200
         ended(server, children(server.process.pid)[0], signal.SIGTERM)
+    with package("serving.journal").opened(settings.journal.url) as journal:
+        assert [row.environment for row in journal.rows()] == ["staging"]
 
 
 @pytest.mark.slow

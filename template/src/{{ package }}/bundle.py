@@ -19,7 +19,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from . import contract, predictor
 from .contract import Columns
-from .errors import BundleError
+from .errors import BundleError, Unreadable, passing, reason
 from .project.features import Features
 
 ROWS: TypeAdapter[list[Features]] = TypeAdapter(list[Features])
@@ -127,7 +127,7 @@ def intact(path: Path, digest: str) -> bool:
     """Whether a folder is, byte for byte, the bundle of that digest."""
     try:
         return digest_of(path) == digest and _changed(path, _manifest(path)) is None
-    except (FileNotFoundError, ValidationError):
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValidationError):
         return False
 
 
@@ -153,7 +153,9 @@ def load(path: Path, any_contract: bool = False) -> Bundle:
     """Reads and verifies a bundle: checksums, contract, and examples reproduced.
 
     With `any_contract` a bundle of another contract is read too, without its examples: an older
-    version can still be compared as long as derive() gives what it needs. Raises BundleError.
+    version can still be compared as long as derive() gives what it needs.
+
+    Raises BundleError when it is wrong, and Unreadable when it could not be read, which may pass.
     """
     try:
         manifest = _manifest(path)
@@ -171,14 +173,24 @@ def load(path: Path, any_contract: bool = False) -> Bundle:
         if same:
             _reproduce(bundle)
     except FileNotFoundError as error:
+        if not Path(str(error.filename)).is_relative_to(path):
+            raise _unread(path, error) from None
         raise BundleError(f"{error.filename}: is missing; refused") from None
     except ValidationError as error:
         raise BundleError(f"{path}: {error.errors()[0]['msg']} in {error.title}; refused") from None
     except BundleError:
         raise
+    except (NotADirectoryError, IsADirectoryError) as error:
+        raise BundleError(f"{error.filename}: is no file of a bundle; refused") from None
     except Exception as error:  # whatever a damaged model makes its runtime raise
-        raise BundleError(f"{path}: cannot be read: {error}; refused") from None
+        if passing(error):
+            raise _unread(path, error) from None
+        raise BundleError(f"{path}: cannot be read: {reason(error)}; refused") from None
     return bundle
+
+
+def _unread(path: Path, error: Exception) -> Unreadable:
+    return Unreadable(f"{path}: could not be read: {reason(error)}; it may be tried again")
 
 
 def _manifest(path: Path) -> Manifest:

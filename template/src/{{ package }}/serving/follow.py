@@ -2,6 +2,7 @@
 
 import logging
 import os
+import pickle
 import shutil
 import signal
 import sys
@@ -10,9 +11,8 @@ import time
 from typing import Any
 
 from ..bundle import load
-from ..errors import BundleError, RegistryUnavailable, UserError
+from ..errors import BundleError, UserError, passing, reason
 from ..settings import Settings, fills
-from ..settings import load as load_settings
 from . import logs
 from .live import POINTER, REFUSED
 
@@ -38,7 +38,8 @@ class Follower:
     def look(self) -> str | None:
         """Fetches and verifies what the environment holds; the version, None if there is none.
 
-        Raises RegistryUnavailable, and BundleError once for a version that is refused.
+        Raises BundleError once for a version that is refused; RegistryUnavailable, Unreadable
+        and OSError when it may be tried again, with what was fetched left as it is.
         """
         if self._registry is None:
             from ..registry import Registry  # slow to import
@@ -54,14 +55,15 @@ class Follower:
         try:
             load(registry.pull(version, self.folder, self.env))
         except BundleError as error:
-            self._refused, self._verified = version, None
+            self._verified = None
             shutil.rmtree(self.folder / version, ignore_errors=True)
             self._write(REFUSED, str(error))
+            self._refused = version  # at the end: a full disk must not be what is remembered
             raise
-        self._refused, self._verified = None, version
         (self.folder / REFUSED).unlink(missing_ok=True)
         if had != self._made(version) or not self._points_to(version):
             self._write(POINTER, version)
+        self._refused, self._verified = None, version
         logger.info("%s holds version %s", self.env, version)
         self._prune(version)
         return version
@@ -116,19 +118,22 @@ def follow(
             if kind != trouble:
                 logger.error(
                     "%s; what is served goes on, and it will be tried again",
-                    error,
-                    exc_info=not isinstance(error, RegistryUnavailable | UserError),
+                    reason(error),
+                    exc_info=not (isinstance(error, UserError) or passing(error)),
                 )
             trouble, delay = kind, min(delay * 2, SLOWEST)
         else:
             if trouble:
-                logger.warning("the registry answers again")
+                logger.warning("the registry answers again, and what it holds was read")
             trouble, delay = "", settings.serving.poll
         stop.wait(delay)
 
 
 def main() -> None:
-    """As `serve` starts it: `-m <package>.serving.follow ENV`, until standard input is closed."""
+    """As `serve` starts it: `-m <package>.serving.follow ENV`, until standard input is closed.
+
+    What comes there first are the settings that the server runs with.
+    """
     stop = threading.Event()
 
     def parent() -> None:
@@ -139,7 +144,7 @@ def main() -> None:
         time.sleep(10)
         os._exit(0)
 
-    settings = load_settings()
+    settings: Settings = pickle.load(sys.stdin.buffer)
     logs.configure(settings.serving.log_level)
     threading.Thread(target=parent, daemon=True).start()
     follow(sys.argv[1], settings, stop=stop)

@@ -10,7 +10,7 @@ from pathlib import Path
 from pydantic_core import to_json
 
 from ..bundle import Bundle, load
-from ..errors import BundleError
+from ..errors import BundleError, Unreadable, passing, reason
 from .metrics import Metrics
 
 logger = logging.getLogger(__name__)
@@ -21,6 +21,8 @@ GARBAGE = 20_000
 """Objects between two collections: what is under way is looked at in each, and cost a twentieth."""
 LOOK = 0.5
 """Seconds between two looks at the pointer: one call of stat."""
+SLOWEST = 10.0
+"""Seconds between two tries to read what could not be read, at most."""
 
 
 class Served:
@@ -50,27 +52,44 @@ class Live:
         self._told = 0
 
     async def watch(self) -> None:
-        """Follows the pointer for as long as the application runs."""
+        """Follows the pointer for as long as the application runs.
+
+        What could not be read is told once and tried again, ever less often.
+        """
+        delay, told = LOOK, ""
         while True:
             try:
                 await self.look()
-            except Exception:
-                logger.exception("bundles: cannot be watched, trying on")
-            await asyncio.sleep(LOOK)
+            except Exception as error:
+                if told != (told := reason(error)):
+                    traced = not (isinstance(error, Unreadable) or passing(error))
+                    logger.error("%s (what is served goes on)", told, exc_info=traced)
+                delay = min(delay * 2, SLOWEST)
+            else:
+                delay, told = LOOK, ""
+            await asyncio.sleep(delay)
 
     async def look(self) -> None:
-        """Loads what the pointer names if it moved; a refused bundle leaves the old one in use."""
+        """Loads what the pointer names if it moved; a refused bundle leaves the old one in use.
+
+        Raises Unreadable, and OSError, for what may be tried again.
+        """
         self._fetching(self.bundles / REFUSED)
         seen = self._pointer()
         if seen is None or seen == self._seen:
             return
-        self._seen = seen
-        path = seen[1]
         try:
-            served = await asyncio.to_thread(self._load, path)
+            served = await asyncio.to_thread(self._load, seen[1])
         except BundleError as error:
+            self._seen = seen
             self._refuse(str(error))
             return
+        except Exception as error:
+            self.metrics.refused.set(1)
+            if self.served is None:
+                self.reason = reason(error)
+            raise
+        self._seen = seen
         if self.served is not None:
             self.metrics.model.clear()
         else:

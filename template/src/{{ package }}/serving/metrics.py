@@ -46,7 +46,7 @@ class Metrics:
         )
         self.model = Gauge("model_info", "1 for what is served.", ("version", "bundle"),
                            registry=self.registry)  # fmt: skip
-        self.refused = Gauge("bundle_refused", "1 while the version promoted last is refused.",
+        self.refused = Gauge("bundle_refused", "1 while the version promoted last is not used.",
                              registry=self.registry)  # fmt: skip
         if writer is not None:
             for name, text, read in (
