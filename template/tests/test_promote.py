@@ -1,5 +1,8 @@
 """Gates say no, moves are kept, and there is a way back."""
 
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -252,18 +255,70 @@ def test_a_move_killed_half_way_is_repaired(known, monkeypatch, reached: str) ->
     assert now == known.moves("staging")[-1].to == ("1" if reached == "intent" else "2")
 
 
-def test_two_promoters_at_once_lose_no_move(known, monkeypatch) -> None:
+def test_two_promoters_in_threads_lose_no_move(known) -> None:
+    hold(known, "staging", "1")
+    ready = threading.Barrier(2)
+
+    def move(version: str) -> str:
+        ready.wait()
+        try:
+            return history.make(history.Move("staging", "promote", version, "1", "", ""), known).to
+        except UserError:  # overtaken
+            return ""
+
+    with ThreadPoolExecutor(2) as pool:
+        done = {*pool.map(move, ("2", "3"))}
+    moves = known.moves("staging")
+    assert sorted(m.to for m in moves) == ["1", "2", "3"]
+    assert known.alias("staging") == moves[-1].to
+    assert moves[-1].to in done
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_who_is_overtaken_hears_so(known, monkeypatch, when: str) -> None:
     real = known.close
 
     def close(move) -> None:
         monkeypatch.setattr(known, "close", real)
-        hold(known, "staging", "3")  # somebody else, while this one is half way
-        real(move)
+        if when == "after":
+            real(move)
+        history.repair("staging", known)  # as a promotion begins
+        history.make(history.Move("staging", "promote", "3", "", "ana", ""), known)
+        if when == "before":
+            real(move)
 
     monkeypatch.setattr(known, "close", close)
-    hold(known, "staging", "2")
-    assert {m.to for m in known.moves("staging")} == {"2", "3"}
-    assert known.alias("staging") == known.moves("staging")[-1].to
+    with pytest.raises(UserError, match=r"to version 2 was overtaken by ana, whose .* 3 counts"):
+        promote.promote("staging", settings.load(gates=FREE), known, version="2")
+    assert [m.to for m in known.moves("staging")] == ["2", "3"]
+    assert known.alias("staging") == "3"
+
+
+@pytest.mark.parametrize("clocks", [(3600, 0, 0), (-3600, 0, -3600), (0, -3600, 3600)])
+def test_moves_keep_their_order_whatever_the_clocks_say(known, monkeypatch, clocks) -> None:
+    now = time.time()
+    for version, wrong in zip("123", clocks, strict=True):
+        monkeypatch.setattr(package("moves").time, "time", lambda wrong=wrong: now + wrong)
+        hold(known, "staging", version)
+        assert known.alias("staging") == version
+    assert [m.to for m in known.moves("staging")] == ["1", "2", "3"]
+    assert history.rollback("staging", known).to == "2"
+
+
+def test_two_rollbacks_at_once_are_one_step(known, monkeypatch) -> None:
+    hold(known, "staging", "1", "2", "3")
+    real = known.intend
+
+    def intend(move):
+        monkeypatch.setattr(known, "intend", real)
+        assert history.rollback("staging", known).to == "2"  # somebody else, just before
+        return real(move)
+
+    monkeypatch.setattr(known, "intend", intend)
+    assert history.rollback("staging", known).to == "2"
+    assert known.alias("staging") == "2"
+    assert history.stack(known.moves("staging")) == ["1", "2"]
+    assert history.rollback("staging", known).to == "1"
 
 
 def test_what_is_not_there_is_named(known) -> None:

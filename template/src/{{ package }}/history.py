@@ -57,9 +57,10 @@ def stack(moves: list[Move]) -> list[str]:
     """The versions an environment can go back through, the one it holds last."""
     held: list[str] = []
     for move in moves:
-        if move.kind == "rollback" and held:
-            held.pop()
-        else:
+        if move.kind == "rollback" and move.to in held:
+            while held[-1] != move.to:  # two at once went back to the same: that is one step
+                held.pop()
+        elif held[-1:] != [move.to]:
             held.append(move.to)
     return held
 
@@ -70,19 +71,32 @@ def rolled_back(moves: list[Move]) -> set[str]:
 
 
 def make(move: Move, registry: "Registry") -> Move:
-    """Makes a move; a kill at any point leaves what `repair` finishes or drops."""
+    """Makes a move; a kill at any point leaves what `repair` finishes or drops.
+
+    Raises UserError when somebody else's move at the same time is the one that counts.
+    """
     registry.intend(move)
     registry.set_alias(move.environment, move.to)
     registry.close(move)
-    _settle(move.environment, registry)
+    last = _settle(move.environment, registry)
+    if last and last.to != move.to:
+        raise UserError(
+            f"{move.environment}: the {move.kind} to version {move.to} was overtaken by {last.by}, "
+            f"whose {last.kind} to version {last.to} counts; see `make status`"
+        )
     return move
 
 
-def _settle(environment: str, registry: "Registry") -> None:
-    """Two movers at once: both are in the history, and the alias follows the last one closed."""
+def _settle(environment: str, registry: "Registry") -> Move | None:
+    """Two movers at once: both are in the history, and the alias follows the last one closed.
+
+    Returns that one; None if nothing was ever moved there.
+    """
     moves = registry.moves(environment)
-    if moves and registry.alias(environment) != moves[-1].to:
+    while moves and registry.alias(environment) != moves[-1].to:
         registry.set_alias(environment, moves[-1].to)
+        moves = registry.moves(environment)  # who closed one meanwhile may have settled before
+    return moves[-1] if moves else None
 
 
 def repair(environment: str, registry: "Registry") -> list[str]:

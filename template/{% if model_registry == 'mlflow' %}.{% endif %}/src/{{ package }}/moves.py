@@ -8,6 +8,9 @@ from mlflow.entities import ViewType
 from .history import Move
 from .tracking import Tracking, asked, every
 
+TICK = 1e-3
+"""Seconds between two moves of which the later one's clock is behind."""
+
 
 class Moves(Tracking):
     """What was moved where, by whom and why. Every method raises RegistryUnavailable."""
@@ -32,9 +35,14 @@ class Moves(Tracking):
         return move
 
     def close(self, move: Move) -> None:
-        """Writes down that a move was made."""
+        """Writes down that a move was made, after all that were closed before, whatever the
+        clocks say of those who made them."""
+        closed = self.moves(move.environment)
+        if any(known.id == move.id for known in closed):  # a repair was faster
+            return
+        move.at = max([time.time(), *(known.at + TICK for known in closed[-1:])])
         with asked():
-            self.client.set_tag(move.id, "closed", repr(time.time()))
+            self.client.set_tag(move.id, "closed", repr(move.at))
             self.client.set_terminated(move.id)
 
     def abandon(self, move: Move) -> None:
@@ -74,4 +82,4 @@ class Moves(Tracking):
                     float(t.get("closed", 0)),
                 )
             )
-        return sorted(moves, key=lambda m: m.at)
+        return sorted(moves, key=lambda m: (m.at, m.id))
