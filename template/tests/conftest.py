@@ -40,7 +40,7 @@ def home(sample: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> Path
     """A project folder with the slice as its data and an empty, migrated registry."""
     folder = tmp_path_factory.mktemp("home")
     sample.to_parquet(folder / "rows.parquet", index=False)
-    with _inside(folder):
+    with inside(folder):
         package("registry").Registry(package("settings").load()).versions()
     return folder
 
@@ -50,7 +50,7 @@ def trained_home(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same after one training run: version 1 is registered and holds `test`."""
     folder = tmp_path_factory.mktemp("trained") / "home"
     shutil.copytree(home, folder)
-    with _inside(folder):
+    with inside(folder):
         settings = package("settings").load()
         registry = package("registry").Registry(settings)
         trained = package("train").train(settings, registry, package("data").snapshot(settings))
@@ -93,29 +93,11 @@ def copied(source: Path, to: Path) -> Iterator[Path]:
     """The current folder is a copy of a project."""
     folder = to / "project"
     shutil.copytree(source, folder)
-    with _inside(folder):
-        _move_artifacts(source, folder)
+    with inside(folder):
         yield folder
 
 
-def _move_artifacts(source: Path, folder: Path) -> None:
-    """MLflow stores where its artifacts are as full paths."""
-    import sqlite3
-
-    with sqlite3.connect(folder / "var" / "mlflow.db") as db:
-        for table, column in (
-            ("experiments", "artifact_location"),
-            ("runs", "artifact_uri"),
-            ("logged_models", "artifact_location"),
-            ("model_versions", "storage_location"),
-        ):
-            db.execute(
-                f"UPDATE {table} SET {column} = replace({column}, ?, ?)", (str(source), str(folder))
-            )
-    db.close()
-
-
-class _inside:
+class inside:
     """The current folder, with none of the caller's settings in the environment."""
 
     def __init__(self, folder: Path) -> None:

@@ -8,9 +8,10 @@ import logging
 import os
 import shutil
 import socket
+import sqlite3
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,15 @@ if TYPE_CHECKING:  # what follows a registry needs no table
     import pandas as pd
 
 LOCAL = Path("var")
+DATABASE = LOCAL / "mlflow.db"
+ARTIFACTS = LOCAL / "artifacts"
+LOCATIONS = {
+    "experiments": "artifact_location",
+    "runs": "artifact_uri",
+    "logged_models": "artifact_location",
+    "model_versions": "storage_location",
+}
+"""Where MLflow's database says where artifacts are."""
 
 
 @contextmanager
@@ -39,7 +49,7 @@ def asked() -> Iterator[None]:
     """Turns what a call to MLflow may raise into RegistryUnavailable."""
     try:
         yield
-    except (MlflowException, SQLAlchemyError, OSError) as error:
+    except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError) as error:
         kind = RegistryUnavailable
         hint = "check that the server runs and MLFLOW_TRACKING_URI names it"
         if getattr(error, "error_code", "") == "PERMISSION_DENIED":
@@ -68,13 +78,12 @@ class Tracking:
         logging.getLogger("alembic").setLevel(logging.ERROR)
         self.name = settings.model.name
         self.apart = settings.model.per_environment
-        if not os.environ.get("MLFLOW_TRACKING_URI"):
-            LOCAL.mkdir(exist_ok=True)
-            mlflow.set_tracking_uri(f"sqlite:///{LOCAL.absolute()}/mlflow.db")
-        else:
-            mlflow.set_tracking_uri(os.environ["MLFLOW_TRACKING_URI"])
+        mlflow.set_tracking_uri(os.environ.get("MLFLOW_TRACKING_URI") or _local())
         with asked():
+            if mlflow.get_tracking_uri() == _local():
+                LOCAL.mkdir(exist_ok=True)
             self.client = mlflow.MlflowClient()
+            _keep_movable()
 
     def model(self, environment: str) -> str:
         """The registered model that says what an environment holds."""
@@ -85,10 +94,12 @@ class Tracking:
         if found:
             return found.experiment_id
         local = mlflow.get_tracking_uri().startswith("sqlite:")
-        where = str((LOCAL / "artifacts").absolute()) if local else None
+        where = str(ARTIFACTS.absolute()) if local else None
         try:
             kind = {"mlflow.experimentKind": "custom_model_development"}
-            return self.client.create_experiment(name, artifact_location=where, tags=kind)
+            made = self.client.create_experiment(name, artifact_location=where, tags=kind)
+            _keep_movable()
+            return made
         except MlflowException:  # another process was faster
             found = self.client.get_experiment_by_name(name)
             if not found:
@@ -210,6 +221,31 @@ class Tracking:
             )
         self.client.update_run(run, "RUNNING")  # leaving start_run ended it, and it is not over
         return model.model_id
+
+
+def _local() -> str:
+    """The address of the registry in var/, where none is given."""
+    full = str(DATABASE.absolute())
+    return f"sqlite:///{DATABASE if set('?%') & set(full) else full}"  # these end or change a path
+
+
+def _keep_movable() -> None:
+    """Lets the registry in var/ move with its folder, or be mounted elsewhere.
+
+    MLflow writes where artifacts are as full paths. What lies in var/artifacts, of this folder or
+    of what it was before, becomes relative to the project, where every command runs.
+    """
+    if mlflow.get_tracking_uri() != _local() or not os.access(DATABASE, os.W_OK):
+        return
+    full = "SELECT DISTINCT artifact_location FROM experiments WHERE artifact_location LIKE ?"
+    with closing(sqlite3.connect(DATABASE, timeout=60)) as db, db:
+        for (root,) in db.execute(full, (f"/%/{ARTIFACTS}",)).fetchall():
+            for table, column in LOCATIONS.items():
+                db.execute(
+                    f"UPDATE {table} SET {column} = :here || substr({column}, length(:root) + 1) "
+                    f"WHERE substr({column} || '/', 1, length(:root) + 1) = :root || '/'",
+                    {"root": root, "here": str(ARTIFACTS)},
+                )
 
 
 def _description(bundle: Bundle) -> str:
