@@ -2,10 +2,15 @@
 
 import shutil
 import sqlite3
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
+
+import pytest
 
 from . import package
 from .conftest import inside
+from .servers import free_port
 
 bundles = package("bundle")
 registry = package("registry")
@@ -69,6 +74,41 @@ def test_a_folder_may_have_any_name(home: Path, tmp_path: Path) -> None:
         train()
         assert versions() == ["1"]
     assert [path.name for path in tmp_path.iterdir()] == [new.name]
+
+
+class Wrong(BaseHTTPRequestHandler):
+    """A server that is no registry: a login page, or one that fails."""
+
+    def do_GET(self) -> None:
+        page = b"<html>\nlog in</html>"
+        self.send_response(500 if self.path.startswith("/fails") else 200)
+        self.send_header("Content-Length", str(len(page)))
+        self.end_headers()
+        self.wfile.write(page)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [("/login", "not in a valid JSON"), ("/fails", "500"), ("", "Connection refused")],
+)
+def test_what_is_no_registry_is_named_in_a_line(project, monkeypatch, path: str, said: str) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with ThreadingHTTPServer(("127.0.0.1", 0), Wrong) as server:
+        Thread(target=server.serve_forever).start()
+        address = f"http://127.0.0.1:{server.server_port if path else free_port()}{path}"
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+        try:
+            with pytest.raises(package("errors").RegistryUnavailable) as caught:
+                registry.Registry(settings.load()).versions()
+        finally:
+            server.shutdown()
+    (line,) = str(caught.value).splitlines()
+    assert said in line
+    assert address in line
+    assert "MLFLOW_TRACKING_URI" in line
 
 
 def test_a_user_without_a_name_is_a_number(monkeypatch) -> None:
