@@ -149,6 +149,24 @@ def test_who_may_only_read_sees_what_is_left_half_done(known, monkeypatch) -> No
     assert "promote staging" in said
 
 
+def test_what_waits_for_production_is_said(known) -> None:
+    def said() -> str:
+        console = Console(record=True, width=200)
+        package("status").show(known, console)
+        return console.export_text()
+
+    waits = "version 2 waits in staging for a person: `make promote ENV=production`"
+    assert "waits" not in said()
+    hold(known, "staging", "2")
+    assert waits in said()
+    hold(known, "production", "1")
+    assert waits in said()
+    hold(known, "production", "2")
+    assert "waits" not in said()
+    history.rollback("production", known)
+    assert "waits" not in said()
+
+
 def test_what_was_rolled_back_returns_only_by_hand(known) -> None:
     hold(known, "staging", "1", "2")
     history.rollback("staging", known)

@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from .errors import NotPermitted
-from .history import repair
+from .history import Move, Version, repair, rolled_back
 from .registry import Registry
 from .settings import ENVIRONMENTS
 
@@ -45,6 +45,19 @@ def show(registry: Registry, console: Console, moves: int = 10) -> None:
             _time(m.at), f"{m.kind} {m.environment}", f"{m.back_from or '-'} to {m.to}", m.by, why
         )
     console.print(history)
+    if version := _waiting(versions, made):
+        console.print(
+            f"version {version} waits in staging for a person: `make promote ENV=production`"
+        )
+
+
+def _waiting(versions: list[Version], moves: list[Move]) -> str:
+    """What staging holds, if production holds an older one or none and nobody went back from it."""
+    back = rolled_back([move for move in moves if move.environment == "production"])
+    held = {environment: v.version for v in versions for environment in v.environments}
+    staging = held.get("staging", "0")
+    newer = int(staging) > int(held.get("production", "0"))
+    return staging if newer and staging not in back else ""
 
 
 def _table(title: str, *headings: str) -> Table:
