@@ -12,7 +12,7 @@ from typing import Any
 import jinja2
 import pytest
 import yaml
-from harness import ROOT, copy, files
+from harness import ROOT, commit, copy, files, git
 from variants import AXES, QUESTIONS, beside, choices, covering, key, projects, variants
 
 PARSERS: dict[str, Callable[[str], Any]] = {
@@ -141,6 +141,16 @@ def test_make_reads_its_files(answers, renders, run):
         " cycle report image up down deploy doctor update clean help ci-setup ci-check ci-promote"
     )
     assert not set(verbs.split()) - set(re.findall(r"make ([\w-]+)", shown))
+
+
+def test_a_clone_has_the_same_bytes_whatever_git_is_told(template, tmp_path):
+    """As Git for Windows is set up: scripts that images run keep LF, and data what it has."""
+    project = copy(template, tmp_path / "project")
+    (project / "data" / "mine.csv").write_bytes(b"a,b\r\n1,2\r\n")
+    commit(project)
+    clone = ("clone", "--quiet", "-c", "core.autocrlf=true", str(project), str(tmp_path / "clone"))
+    git(tmp_path, *clone)
+    assert files(tmp_path / "clone") == files(project)
 
 
 def test_texts_arrive_unchanged(renders):
