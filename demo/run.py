@@ -57,7 +57,7 @@ def main() -> None:
     (project / MARK).write_text("made by ciclo's demo, which may delete this folder\n")
     print(f"rendered {project} in {time.perf_counter() - start:.1f} s", flush=True)
     for command in (
-        "git init --quiet",
+        "git init --quiet --initial-branch main",
         "git add --all",
         "git -c user.name=demo -c user.email=demo@localhost commit --quiet --message Start",
     ):

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 EMPTY: dict[str, Any] = {
     "values": {}, "environments": {}, "pipelines": {}, "approvals": [], "requests": [],
     "issues": [], "log": [], "known": [], "refuse": "",
+    "branch": "main",
 }  # fmt: skip
 
 
@@ -48,8 +49,10 @@ def gh(state: dict[str, Any], words: list[str], stdin: str) -> Any:
             secret = "secrets" in path
             return "\n".join(n for n, v in values.items() if v["secret"] == secret)
         case ["api", "--method", method, path, *_]:
-            assert path.startswith(("repos/{owner}/{repo}/", "user")), path
-            match (method, *path.removeprefix("repos/{owner}/{repo}/").split("/")):
+            assert path.startswith(("repos/{owner}/{repo}", "user")), path
+            match (method, *path.removeprefix("repos/{owner}/{repo}").strip("/").split("/")):
+                case ("GET", ""):
+                    return {"default_branch": state["branch"]}
                 case ("GET", "user"):
                     return {"id": 1, "login": "ada"}
                 case ("GET", "users", name) if name in ("ada", "bo"):
@@ -93,7 +96,8 @@ def glab(state: dict[str, Any], words: list[str], stdin: str) -> Any:
     method, body = after(words, "--method", "GET"), json.loads(stdin or "null")
     match (method, *path.removeprefix("projects/").split("/")[path.startswith("projects/") :]):
         case ("GET",):
-            return {"default_branch": "main", "namespace": {"kind": "group", "full_path": "a/b"}}
+            space = {"kind": "group", "full_path": "a/b"}
+            return {"default_branch": state["branch"], "namespace": space}
         case ("GET", "users"):
             return [{"id": 2}] if query in ("username=ada", "username=bo") else []
         case ("GET", "variables"):
@@ -194,6 +198,8 @@ def az(state: dict[str, Any], words: list[str], stdin: str) -> Any:
         return {}
     known = [{"name": "ciclo", "id": 3, "variables": values}] if values else []
     match words[:4]:
+        case ["repos", "show", "--repository", "it"]:
+            return {"defaultBranch": state["branch"] and f"refs/heads/{state['branch']}"}
         case ["pipelines", "variable-group", "list", _]:
             return known
         case ["pipelines", "variable-group", "create", _]:

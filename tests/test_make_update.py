@@ -96,7 +96,7 @@ def test_a_tree_that_is_not_clean_is_refused(project):
 
 def test_without_git_or_a_commit_it_is_refused(project):
     shutil.rmtree(project / ".git")
-    assert "git init && git add --all && git commit" in refused(project)
+    assert "git init --initial-branch main && git add --all && git commit" in refused(project)
     git(project, "init", "--quiet")
     assert "there is no commit here" in refused(project)
 

@@ -48,6 +48,19 @@ def test_a_login_of_the_registry_is_enough(standing):
     assert "MLFLOW_TRACKING_PASSWORD" not in said
 
 
+def test_a_branch_that_no_pipeline_runs_on_is_told(standing):
+    standing("ci", "setup", **GIVEN)
+    for branch in ("master", ""):
+        standing.client(branch=branch)
+        code, said = standing("ci", "check")
+        assert code == (standing.ci != "gitlab"), said
+        told = f"not held  branch main (the pipelines run there, and the default branch is {branch}"
+        assert (told in said) == (standing.ci != "gitlab")
+        assert ("git branch -m main" in said) == (standing.ci != "gitlab")
+        _, made = standing("ci", "setup", **GIVEN)
+        assert ("missing  branch main" in made) == (standing.ci != "gitlab")
+
+
 def test_reviewers_are_those_that_were_named(standing):
     code, said = standing("ci", "setup", **GIVEN, REVIEWERS="ada, bo")
     assert code == 0, said

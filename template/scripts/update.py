@@ -59,7 +59,7 @@ def check_tree() -> None:
             raise Stop(" ".join(error.stderr.split())) from None
         raise Stop(
             "there is no commit here; an update needs one to go back to: "
-            "git init && git add --all && git commit --message Start"
+            "git init --initial-branch main && git add --all && git commit --message Start"
         ) from None
     dirty = git("status", "--porcelain", "--untracked-files=all", "--", ".").splitlines()
     if dirty:

@@ -85,7 +85,7 @@ def _git() -> str:
     commit, dirty = git()
     if commit == "none":
         raise UserError(
-            "no commit yet: git init, git add ., git commit; models then name their code"
+            "no commit yet: git init -b main, git add ., git commit; models then name their code"
         )
     return commit[:12] + (", with changes" if dirty else "")
 

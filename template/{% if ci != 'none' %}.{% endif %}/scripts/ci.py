@@ -34,13 +34,20 @@ SECRETS = {
 
 @dataclass(frozen=True)
 class Promise:
-    """What the pipelines rely on; `make` is None where only a person can give it."""
+    """What the pipelines rely on; `make` is None where only a person can do `by_hand`, or else
+    give the value."""
 
     what: str
     held: bool
     make: Callable[[], None] | None = None
     why: str = ""
     required: bool = True
+    by_hand: str = ""
+
+    @property
+    def how(self) -> str:
+        """What to do for it."""
+        return self.by_hand or ("" if self.make else f"{self.what}=... ") + "make ci-setup"
 
 
 def approval() -> str:
@@ -66,6 +73,15 @@ def promises() -> Iterator[Promise]:
             put = provider.set_variable if name in VARIABLES else provider.set_secret
             make = partial(put, name, value) if value else None
             yield Promise(name, name in known, make, why, name == REGISTRY)
+    if provider.BRANCH:
+        default = provider.default_branch()
+        yield Promise(
+            f"branch {provider.BRANCH}",
+            default == provider.BRANCH,
+            why=f"the pipelines run there, and the default branch is {default or 'not there yet'}",
+            by_hand=f"git branch -m {provider.BRANCH}, push it, and make it {provider.NAME}'s "
+            "default branch",
+        )
     there = provider.environments()
     for name in ("staging", "production"):
         yield Promise(f"environment {name}", name in there, partial(provider.create, name))
@@ -93,7 +109,7 @@ def setup() -> int:
                 promise.make()
                 print(f"made     {promise.what}")
             else:
-                print(f"missing  {promise.what}: {promise.why}; {promise.what}=... make ci-setup")
+                print(f"missing  {promise.what}: {promise.why}; {promise.how}")
         except Failed as error:
             print(f"failed   {promise.what}: {error}")
             bad = 1
@@ -104,15 +120,14 @@ def check() -> int:
     """Says which promise holds; returns 1 when one does not that must."""
     bad = 0
     for promise in promises():
-        give = "" if promise.make else f"{promise.what}=... "
         why = f" ({promise.why})" if promise.why else ""
         if promise.held:
             print(f"ok        {promise.what}")
         elif promise.required:
-            print(f"not held  {promise.what}{why}; make it so: {give}make ci-setup")
+            print(f"not held  {promise.what}{why}; make it so: {promise.how}")
             bad = 1
         else:
-            print(f"hint      {promise.what} is not set{why}; {give}make ci-setup")
+            print(f"hint      {promise.what} is not set{why}; {promise.how}")
     return bad
 
 

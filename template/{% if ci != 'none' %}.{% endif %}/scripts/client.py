@@ -60,12 +60,17 @@ class Provider(Protocol):
     NAME: str
     PIPELINES: tuple[str, ...]
     """The pipelines that must be known to the provider before they run, such as `cycle`."""
+    BRANCH: str
+    """The branch that the pipelines run on; empty where it is the default one, of any name."""
     RUN: str
     """The variable that names the run, in a pipeline."""
     TOKENS: dict[str, str]
     """The secrets that are tokens of this provider, and what each is for."""
     USER: str
     """Whom a token pushes as."""
+
+    def default_branch(self) -> str:
+        """What new clones are on; empty if nothing was pushed yet."""
 
     def names(self) -> set[str]:
         """The variables and secrets that are set."""

@@ -12,6 +12,7 @@ from client import Client, Failed, Stop, git
 NAME = "Azure DevOps"
 PIPELINES: tuple[str, ...] = ("ci", "cycle", "update")
 FILES = {"ci": "azure-pipelines.yml", "cycle": ".azure/cycle.yml", "update": ".azure/update.yml"}
+BRANCH = "main"
 RUN = "BUILD_BUILDID"
 USER = "ciclo"
 TOKENS = {"UPDATE_TOKEN": "pushes updates, where the build service may not contribute"}
@@ -66,6 +67,11 @@ def _group() -> dict[str, Any]:
     """The variable group, or nothing."""
     found = _here("pipelines", "variable-group", "list", "--group-name", GROUP)
     return next((group for group in found or [] if group["name"] == GROUP), {})
+
+
+def default_branch() -> str:
+    found = _here("repos", "show", "--repository", _place()[2]) or {}
+    return str(found.get("defaultBranch") or "").removeprefix("refs/heads/")
 
 
 def names() -> set[str]:
@@ -154,7 +160,7 @@ def schedule(pipeline: str) -> None:
         raise Failed("it is disabled; enable it in its settings")
     repository = _place()[2]
     name = repository if pipeline == "ci" else f"{repository}-{pipeline}"
-    where = ("--repository", repository, "--repository-type", "tfsgit", "--branch", "main")
+    where = ("--repository", repository, "--repository-type", "tfsgit", "--branch", BRANCH)
     more = ("--yml-path", FILES[pipeline], "--skip-first-run", "true")
     _here("pipelines", "create", "--name", name, *where, *more)
 

@@ -8,6 +8,7 @@ from client import Client, Failed
 
 NAME = "GitHub"
 PIPELINES: tuple[str, ...] = ("ci", "cycle", "update")
+BRANCH = "main"
 RUN = "GITHUB_RUN_ID"
 USER = "x-access-token"
 TOKENS = {
@@ -38,6 +39,10 @@ def api(path: str, method: str = "GET", body: dict[str, Any] | None = None) -> A
             return None
         raise
     return json.loads(said or "null")
+
+
+def default_branch() -> str:
+    return str((api(REPOSITORY) or {}).get("default_branch", ""))
 
 
 def names() -> set[str]:

@@ -9,6 +9,7 @@ from client import Client, Failed, Stop
 
 NAME = "GitLab"
 PIPELINES: tuple[str, ...] = ("cycle", "update")
+BRANCH = ""
 RUN = "CI_JOB_ID"
 USER = "oauth2"
 TOKENS = {
@@ -45,6 +46,10 @@ def api(path: str, body: dict[str, Any] | None = None, token: str = "") -> Any:
             return None
         raise
     return json.loads(said or "null")
+
+
+def default_branch() -> str:
+    return str((api(PROJECT) or {}).get("default_branch") or "")
 
 
 def names() -> set[str]:
@@ -113,7 +118,7 @@ def scheduled(pipeline: str) -> bool:
 
 
 def schedule(pipeline: str) -> None:
-    branch = (api(PROJECT) or {}).get("default_branch", "main")
+    branch = default_branch() or "main"
     body = {"description": f"ciclo: {pipeline}", "ref": branch, "cron": CRON[pipeline]}
     made = api(f"{PROJECT}/pipeline_schedules", body)
     variable = {"key": "SCHEDULE", "value": pipeline}
