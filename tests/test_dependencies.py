@@ -26,6 +26,7 @@ LOADED = {
         "alembic",
         "fastapi-offline",
         "httptools",
+        "protobuf",
         "psycopg",
         "pyarrow",
         "skops",
