@@ -2,7 +2,7 @@
 
 manifest.json    what it is, from which code and data, and the sha256 of the other files
 model.*          the exported model
-examples.json    rows with the scores they must give
+examples.json    rows, and probes made of them, with the scores they must give
 reference.json   statistics of the training data, for the drift monitor
 """
 
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, TypeAdapter, ValidationError
@@ -61,13 +61,15 @@ class Manifest(BaseModel):
     metrics: dict[str, float]
     """Of the rows that judged, by models that had not seen them."""
     parity: float
-    """Largest difference between the exported and the trained model on the hold-out."""
+    """Largest difference between the exported and the trained model on held-out rows and probes."""
     contract: str
     lock: str
     classes: list[Any] | None
     """The labels, in the order of the probabilities; None for a regression."""
     numbers: list[str]
     categories: list[str]
+    dtype: Literal["float32", "float64"] = "float32"
+    """Of the model's numbers, in training and since."""
     files: dict[str, str]
 
 
@@ -90,9 +92,17 @@ class Bundle:
         return digest_of(self.path)
 
     @cached_property
-    def examples(self) -> list[dict[str, Any]]:
-        """Rows as JSON: {"features": {...}, "expected": score or scores}."""
+    def proofs(self) -> list[dict[str, Any]]:
+        """Rows as JSON: {"features": {...}, "expected": score or scores}.
+
+        Held-out rows as they came, then probes, which say what was changed as "probe".
+        """
         return json.loads((self.path / "examples.json").read_text())
+
+    @property
+    def examples(self) -> list[dict[str, Any]]:
+        """Those that are held-out rows as they came: requests to try a server with."""
+        return [example for example in self.proofs if "probe" not in example]
 
     @cached_property
     def reference(self) -> dict[str, Any]:
@@ -108,8 +118,27 @@ class Bundle:
                 f"bundle {self.version}: needs {', '.join(sorted(missing))}, which derive() in "
                 "project/features.py no longer gives; train a new version"
             )
-        numbers, categories = self.manifest.numbers, self.manifest.categories
-        return self.predictor(*contract.matrices(derived, numbers, categories)).astype(np.float64)
+        m = self.manifest
+        given = contract.matrices(derived, m.numbers, m.categories, np.dtype(m.dtype))
+        try:
+            return self.predictor(*given).astype(np.float64)
+        except ValueError as error:
+            raise ValueError(self._refusal(derived, error)) from error
+
+    def _refusal(self, derived: Columns, error: ValueError) -> str:
+        """Why the model refused, naming what the training data do not hold where it is one row."""
+        named = []
+        for name in [*self.manifest.numbers, *self.manifest.categories]:
+            summary, (value, *more) = self.reference["columns"][name], derived[name].tolist()
+            if more:
+                return reason(error)
+            if value == "" or value != value:
+                named += [f"{name} is missing"] if not summary["missing"] else []
+            elif value not in summary.get("counts", [value]):
+                rare = summary["rows"] - summary["missing"] - sum(summary["counts"].values())
+                named += [] if rare else [f"{name} is {value!r}"]
+        unseen = f"{', '.join(named)}, which training did not see: " if named else ""
+        return f"{unseen}{reason(error)}"
 
 
 def sha256(path: Path) -> str:
@@ -132,9 +161,20 @@ def intact(path: Path, digest: str) -> bool:
 
 
 def difference(expected: np.ndarray, given: np.ndarray, classifies: bool) -> float:
-    """Largest difference, absolute for probabilities, relative (of 1 at least) for values."""
-    scale = 1.0 if classifies else np.maximum(np.abs(expected), 1.0)
-    return float(np.max(np.abs(expected - given) / scale, initial=0.0))
+    """The largest of `differences`."""
+    return float(differences(expected, given, classifies).max(initial=0.0))
+
+
+def differences(expected: np.ndarray, given: np.ndarray, classifies: bool) -> np.ndarray:
+    """Of scores (n,) or (n, k), each row's: absolute for probabilities, relative for values (of 1
+    at least). It is 0 where neither has a finite answer, and infinite where only one has."""
+    n = len(expected)
+    expected, given = expected.reshape(n, -1), given.reshape(n, -1)
+    there = np.isfinite(expected).all(axis=1), np.isfinite(given).all(axis=1)
+    with np.errstate(invalid="ignore"):
+        scale = 1.0 if classifies else np.maximum(np.abs(expected), 1.0)
+        off = np.max(np.abs(expected - given) / scale, axis=1, initial=0.0)
+    return np.where(there[0] & there[1], off, np.where(there[0] == there[1], 0.0, np.inf))
 
 
 def write(path: Path, manifest: Manifest, examples: Sequence[dict], reference: dict) -> Bundle:
@@ -204,9 +244,8 @@ def _changed(path: Path, manifest: Manifest) -> Path | None:
 
 
 def _reproduce(bundle: Bundle) -> None:
-    examples = bundle.examples
-    rows = ROWS.validate_python([example["features"] for example in examples])
-    expected = np.array([example["expected"] for example in examples])
+    rows = ROWS.validate_python([example["features"] for example in bundle.proofs])
+    expected = np.array([example["expected"] for example in bundle.proofs])
     given = bundle.scores(contract.columns(rows))
     worst = difference(expected, given, bundle.manifest.classes is not None)
     if not worst <= TOLERANCE:

@@ -9,6 +9,7 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import numpy as np
+from numpy.typing import DTypeLike
 from pydantic import BaseModel
 
 from .errors import UserError
@@ -105,11 +106,14 @@ def names(derived: Columns) -> tuple[list[str], list[str]]:
 
 
 def matrices(
-    derived: Columns, numbers: Sequence[str], categories: Sequence[str]
+    derived: Columns, numbers: Sequence[str], categories: Sequence[str], dtype: DTypeLike
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The model's input: numbers (n, a) as float32, categories (n, b) as strings."""
+    """The model's input: numbers (n, a) as `dtype`, categories (n, b) as strings.
+
+    Numbers are limited to what float32 holds, which is what scikit-learn's trees take.
+    """
     n = len(next(iter(derived.values())))
-    left = np.empty((n, len(numbers)), dtype=np.float32)
+    left = np.empty((n, len(numbers)), dtype=dtype)
     with np.errstate(over="ignore"):
         for i, name in enumerate(numbers):
             left[:, i] = derived[name]

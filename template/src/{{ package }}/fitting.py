@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from . import concept, contract, data
+from . import concept, contract, data, predictor
 from .concept import MAIN, METRIC
 from .contract import Columns
 from .errors import UserError, reason
@@ -44,7 +44,7 @@ class Table:
         """The table of a snapshot's rows; raises UserError for a row that breaks the contract."""
         derived = contract.derive(data.columns(frame))
         numbers, categories = contract.names(derived)
-        matrix = contract.stack(*contract.matrices(derived, numbers, categories))
+        matrix = contract.stack(*contract.matrices(derived, numbers, categories, predictor.DTYPE))
         return cls(derived, numbers, categories, matrix, frame[TARGET].to_numpy())
 
 

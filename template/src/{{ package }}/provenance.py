@@ -5,6 +5,8 @@ import importlib.metadata
 import os
 import re
 import subprocess
+import sys
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -53,3 +55,27 @@ def requirements() -> list[str]:
         with suppress(importlib.metadata.PackageNotFoundError):  # for another platform
             found.append(f"{name}=={importlib.metadata.version(name)}")
     return found
+
+
+def not_served(modules: Iterable[str]) -> list[str]:
+    """The packages of these modules that `dependencies` in pyproject.toml does not bring."""
+    own = __package__.partition(".")[0]
+    try:
+        wanted, served = importlib.metadata.requires(own) or [], set[str]()
+    except importlib.metadata.PackageNotFoundError:
+        return []
+    while wanted:
+        requirement = wanted.pop()
+        name = _plain(re.split(r"[^\w.-]", requirement)[0])
+        if "extra ==" in requirement or name in served:
+            continue
+        served.add(name)
+        with suppress(importlib.metadata.PackageNotFoundError):  # for another platform
+            wanted += importlib.metadata.requires(name) or []
+    tops = {module.partition(".")[0] for module in modules} - {own, *sys.stdlib_module_names}
+    brought = importlib.metadata.packages_distributions()
+    return sorted(top for top in tops if not served & {_plain(p) for p in brought.get(top, ())})
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()

@@ -18,7 +18,7 @@ from .data import FIELDS, rows, typed
 from .errors import UserError, reason, shown
 from .predict import predict
 from .progress import step
-from .project.features import KEY, TIME
+from .project.features import KEY, TIME, Features
 from .sources import CSV, engine, is_sql, split_sql
 
 PARTITION = 50_000
@@ -90,10 +90,27 @@ def scored(bundle: Bundle, part: pd.DataFrame, uri: str, start: int = 0) -> pd.D
     if missing := [name for name in FIELDS if name not in part]:
         raise UserError(f"{uri}: has no column {', '.join(missing)}")
     part = typed(part, uri)
-    answers = [a for chunk in rows(part, f"{uri} from row {start}") for a in predict(bundle, chunk)]
+    answers: list[dict[str, Any]] = []
+    for chunk in rows(part, f"{uri} from row {start}"):
+        try:
+            answers += predict(bundle, chunk)
+        except ValueError as error:
+            raise UserError(
+                f"{uri}: {_refused(bundle, chunk, start + len(answers), error)}"
+            ) from None
     keep = [name for name in (KEY, TIME) if name and name in part]
     table = part[keep].reset_index(drop=True)
     return table.assign(version=bundle.version).join(pd.json_normalize(answers))
+
+
+def _refused(bundle: Bundle, chunk: list[Features], start: int, error: ValueError) -> str:
+    """Which of the rows the model has no answer for, and why."""
+    for i, row in enumerate(chunk):
+        try:
+            predict(bundle, [row])
+        except ValueError as alone:
+            return f"row {start + i}: the model has no answer: {reason(alone)}"
+    return reason(error)
 
 
 def _state(uri: str) -> Any:

@@ -13,13 +13,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pandas as pd
-
-from . import bundle as bundles
-from . import concept, contract, data, drift, evaluate, predictor, unseen
-from .bundle import ROWS, Bundle, JudgedOn, Manifest
+from . import concept, contract, data, drift, evaluate, unseen
+from .bundle import JudgedOn, Manifest
 from .errors import UserError
+from .export import export
 from .fitting import Fitted, Judged, judge
 from .progress import step
 from .provenance import git, lock, requirements
@@ -28,7 +25,6 @@ from .resampling import groups_of
 from .settings import Settings
 
 RUNS = Path("var/runs")
-EXAMPLES = 50
 
 
 @dataclass(frozen=True)
@@ -70,7 +66,10 @@ def train(
             evaluate.figures(late, actual, judged.scores, judged.classes, folder / "report")
         with step("export"):
             manifest = _manifest(settings, fitted, judged, snapshot, metrics, run)
-            bundle = export(fitted, judged, manifest, reference, folder / "bundle")
+            unseen.write(folder / "bundle", late, judged.scores)
+            early = judged.frame.iloc[-judged.window :]
+            parity = settings.gates.parity
+            bundle = export(fitted, early, late, manifest, reference, folder / "bundle", parity)
         rows = {"train": judged.window, "judged": len(late)}
         parameters = {
             "rows": judged.window,
@@ -82,7 +81,7 @@ def train(
             version = registry.register(
                 run,
                 bundle,
-                _sample(late),
+                late[data.FIELDS].head(1000),
                 parameters,
                 metrics,
                 folder / "report",
@@ -103,29 +102,6 @@ def check(judged: Judged, fitted: Fitted) -> None:
             f"{len(judged.late):,} of them ({concept.MAIN} {gain.own:.4g}) than models that had "
             f"not seen those ({gain.other:.4g}); nothing is registered: look at project/model.py"
         )
-
-
-def export(
-    fitted: Fitted, judged: Judged, manifest: Manifest, reference: dict[str, Any], path: Path
-) -> Bundle:
-    """Writes the bundle, reads it back, and measures how far its scores are from the model's."""
-    path.mkdir(parents=True)
-    predictor.export(
-        fitted.model, len(fitted.numbers), len(fitted.categories), path / predictor.FILE
-    )
-    late = judged.late
-    own = fitted.scores(judged.table.matrix[judged.first :])
-    spread = np.linspace(0, len(late) - 1, min(EXAMPLES, len(late))).round().astype(int)
-    rows = ROWS.validate_python(data.records(late[data.FIELDS].iloc[spread]))
-    examples = [
-        {"features": row.model_dump(mode="json"), "expected": score}
-        for row, score in zip(rows, own[spread].tolist(), strict=True)
-    ]
-    draft = Bundle(path, manifest, predictor.load(path / predictor.FILE))
-    given = draft.scores(data.columns(late))
-    manifest.parity = bundles.difference(own, given, fitted.classes is not None)
-    unseen.write(path, late, judged.scores)
-    return bundles.write(path, manifest, examples, reference)
 
 
 def _manifest(
@@ -184,9 +160,3 @@ def _parameters(model: Any) -> dict[str, Any]:
             if isinstance(value, plain) and repr(value) != repr(default):  # nan is nan
                 found[prefix + name] = value
     return found
-
-
-def _sample(frame: pd.DataFrame) -> pd.DataFrame:
-    """Rows as a client sends them: numbers as floats, since any of them may come with a point."""
-    numbers = [name for name, kind in contract.KINDS.items() if kind == "number"]
-    return frame[data.FIELDS].head(1000).astype(dict.fromkeys(numbers, "float64"))

@@ -25,6 +25,7 @@ def hashes(frame: pd.DataFrame) -> np.ndarray:
 
 def write(folder: Path, frame: pd.DataFrame, scores: np.ndarray) -> None:
     """Keeps in a bundle's folder how its procedure scored rows that it had not seen."""
+    folder.mkdir(parents=True, exist_ok=True)
     np.savez(folder / FILE, rows=hashes(frame), scores=scores)
 
 

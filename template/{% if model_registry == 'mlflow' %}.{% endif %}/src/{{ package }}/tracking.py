@@ -26,6 +26,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from .bundle import Bundle
 from .errors import NotPermitted, RegistryUnavailable, reason, shown
+from .project.features import Features
 from .provenance import git, user
 from .settings import Settings
 
@@ -206,12 +207,21 @@ class Tracking:
     def _log_model(
         self, run: str, bundle: Bundle, frame: "pd.DataFrame", requirements: list[str]
     ) -> str:
-        from mlflow.models import infer_signature
+        from mlflow.models import ModelSignature, infer_signature
+        from mlflow.types.schema import AnyType, ColSpec, Schema
 
         from . import pyfunc
 
-        signature = infer_signature(frame, pyfunc.Served(bundle).predict(frame.head(5)))
+        # The contract judges the rows: MLflow would refuse an integer where a number is a double.
+        given = Schema(
+            [
+                ColSpec(AnyType(), name, required=field.is_required())
+                for name, field in Features.model_fields.items()
+            ]
+        )
         with mlflow.start_run(run_id=run), warnings.catch_warnings(action="ignore"):
+            answers = infer_signature(frame, pyfunc.Served(bundle).predict(frame.head(5))).outputs
+            signature = ModelSignature(given, answers)
             model = mlflow.pyfunc.log_model(
                 name="model",
                 loader_module=pyfunc.__name__,

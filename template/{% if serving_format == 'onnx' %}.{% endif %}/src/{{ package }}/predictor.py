@@ -2,16 +2,21 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from .errors import UserError, reason
 
 FILE = "model.onnx"
+DTYPE: Literal["float32", "float64"] = "float32"
+"""Of the numbers that a new model is trained on and served with."""
+ELSE = ", or serving_format skops"
+"""What else may help where the exported model is not the trained one."""
 
 Predictor = Callable[[np.ndarray, np.ndarray], np.ndarray]
-"""Numbers (n, a) and categories (n, b) in; probabilities (n, k) or values (n,) out."""
+"""Numbers (n, a) and categories (n, b) in; probabilities (n, k) or values (n,) out. Raises
+ValueError for rows that the model has no answer for."""
 
 
 def export(model: Any, numbers: int, categories: int, path: Path) -> None:
@@ -31,19 +36,27 @@ def export(model: Any, numbers: int, categories: int, path: Path) -> None:
             options=options,
             target_opset={"": 17, "ai.onnx.ml": 3},
         )
+        path.write_bytes(onnx.SerializeToString())
+        load(path)
     except Exception as error:
+        root: BaseException = error
+        while under := root.__cause__ or root.__context__:
+            root = under
+        why = f"{type(root).__name__}: {reason(root)}"  # what it was raised from says little
+        wayout = "choose another estimator in project/model.py"
+        if "locale" in why:
+            wayout = "set lowercase=False in its vectorizer in project/model.py"
         raise UserError(
-            f"{type(model).__name__} cannot be exported to ONNX "
-            f"({type(error).__name__}: {reason(error)}); choose another estimator "
-            "in project/model.py, or serving_format skops"
+            f"{type(model).__name__} cannot be exported to ONNX ({why}); {wayout}{ELSE}"
         ) from None
-    path.write_bytes(onnx.SerializeToString())
 
 
 def load(path: Path) -> Predictor:
     """Reads what `export` wrote."""
     import onnxruntime
+    from onnxruntime.capi import onnxruntime_pybind11_state as states
 
+    refusals = (states.Fail, states.InvalidArgument, states.RuntimeException)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1  # one worker, one core
     # By its name: of bytes it would keep a copy.
@@ -54,7 +67,10 @@ def load(path: Path) -> Predictor:
 
     def predict(numbers: np.ndarray, categories: np.ndarray) -> np.ndarray:
         given = {"numbers": numbers, "categories": categories}
-        scores = session.run([output], {name: given[name] for name in inputs})[0]
+        try:
+            scores = session.run([output], {name: given[name] for name in inputs})[0]
+        except refusals as error:
+            raise ValueError(reason(error).rpartition("Status Message: ")[2]) from error
         return scores if classifies else scores.ravel()
 
     return predict
