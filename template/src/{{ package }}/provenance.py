@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -14,6 +15,7 @@ from .bundle import sha256
 from .settings import PACKAGE
 
 LOCK = Path("locks/dev.txt")
+PROJECT = Path("pyproject.toml")
 
 
 def git() -> tuple[str, bool]:
@@ -59,11 +61,10 @@ def requirements() -> list[str]:
 
 def not_served(modules: Iterable[str]) -> list[str]:
     """The packages of these modules that `dependencies` in pyproject.toml does not bring."""
-    own = __package__.partition(".")[0]
-    try:
-        wanted, served = importlib.metadata.requires(own) or [], set[str]()
-    except importlib.metadata.PackageNotFoundError:
+    if not PROJECT.exists():
         return []
+    wanted = tomllib.loads(PROJECT.read_text())["project"]["dependencies"]
+    served: set[str] = set()
     while wanted:
         requirement = wanted.pop()
         name = _plain(re.split(r"[^\w.-]", requirement)[0])
@@ -72,7 +73,7 @@ def not_served(modules: Iterable[str]) -> list[str]:
         served.add(name)
         with suppress(importlib.metadata.PackageNotFoundError):  # for another platform
             wanted += importlib.metadata.requires(name) or []
-    tops = {module.partition(".")[0] for module in modules} - {own, *sys.stdlib_module_names}
+    tops = {module.partition(".")[0] for module in modules} - {PACKAGE, *sys.stdlib_module_names}
     brought = importlib.metadata.packages_distributions()
     return sorted(top for top in tops if not served & {_plain(p) for p in brought.get(top, ())})
 
