@@ -15,14 +15,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from . import contract, predictor
 from .contract import Columns
 from .errors import BundleError, Unreadable, passing, reason
-from .project.features import Features
 
-ROWS: TypeAdapter[list[Features]] = TypeAdapter(list[Features])
+ROWS = contract.ROWS
 TOLERANCE = 1e-4
 NEEDED = ("examples.json", "reference.json")
 
@@ -203,7 +202,7 @@ def load(path: Path, any_contract: bool = False) -> Bundle:
             raise BundleError(f"{other}: is not the file that was registered; refused")
         if needed := {predictor.FILE, *NEEDED} - manifest.files.keys():
             raise BundleError(f"{path}: its manifest names no {min(needed)}; refused")
-        same = manifest.contract == contract.digest()
+        same = contract.matches(manifest.contract)
         if not (same or any_contract):
             raise BundleError(
                 f"{path}: follows contract {manifest.contract}, this code {contract.digest()}; "
@@ -244,7 +243,7 @@ def _changed(path: Path, manifest: Manifest) -> Path | None:
 
 
 def _reproduce(bundle: Bundle) -> None:
-    rows = ROWS.validate_python([example["features"] for example in bundle.proofs])
+    rows = contract.read([example["features"] for example in bundle.proofs])
     expected = np.array([example["expected"] for example in bundle.proofs])
     given = bundle.scores(contract.columns(rows))
     worst = difference(expected, given, bundle.manifest.classes is not None)

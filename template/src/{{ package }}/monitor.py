@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from . import bundle as bundles
 from . import concept, contract, drift
-from .bundle import ROWS, Bundle
+from .bundle import Bundle
 from .concept import Value
 from .predict import label
 from .registry import Registry
@@ -166,7 +166,7 @@ def _judge(seen: Verdict, labels_come: bool, settings: Monitor) -> None:
 
 def derived(rows: list[Record]) -> contract.Columns:
     """What the model saw of these rows."""
-    return contract.derive(contract.columns(ROWS.validate_python([r.features for r in rows])))
+    return contract.derive(contract.columns(contract.read([r.features for r in rows])))
 
 
 def _windows(rows: list[Record], size: int) -> Iterator[list[Record]]:

@@ -7,15 +7,18 @@ from typing import Annotated, Any
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     StringConstraints,
     WithJsonSchema,
+    field_validator,
 )
 
-from ..contract import utc
+from ..contract import KINDS, iso, utc
 from ..project.features import Features
 
+TIMES = [name for name, kind in KINDS.items() if kind == "time"]
 TEXT = 10_000
 """Characters of a text in a request; the limit also makes pydantic refuse half a character."""
 
@@ -48,7 +51,7 @@ def _utc(time: datetime) -> datetime:
         raise ValueError("is out of range") from None
 
 
-When = Annotated[datetime, AfterValidator(_utc)]
+When = Annotated[datetime, BeforeValidator(iso), AfterValidator(_utc)]
 """A time in UTC without a zone; one that comes without a zone is taken as it stands."""
 Key = Annotated[str, StringConstraints(max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
 """A client's own name for what is predicted; control characters would break a database or a log."""
@@ -58,6 +61,8 @@ class Row(Features):
     """The features; what no JSON or text can hold is refused, whatever the contract says of it."""
 
     model_config = ConfigDict(allow_inf_nan=False, str_max_length=TEXT, title="Features")
+    if TIMES:
+        _iso = field_validator(*TIMES, mode="before")(iso)
 
 
 class _Closed(BaseModel):
