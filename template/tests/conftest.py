@@ -3,11 +3,14 @@
 Tests run in a folder of their own, so nothing here touches var/, data/ or a real registry.
 """
 
+import importlib
 import os
 import shutil
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -86,6 +89,111 @@ def bundles(bundle_dir: Path, tmp_path: Path) -> Path:
     shutil.copytree(bundle_dir, folder / "1")
     (folder / "current").write_text("1")
     return folder
+
+
+@pytest.fixture
+def another(tmp_path: Path) -> Iterator[Callable[..., Any]]:
+    """Makes the package again with modules of `project/` of the test's own; gives its importer.
+
+    The current folder is empty. `fields` are lines of Features; what is not given is plain.
+    """
+    name = "another"
+
+    def make(fields: str, **texts: str) -> Callable[[str], Any]:
+        root = Path(str(package("data").__file__)).parent
+        shutil.copytree(root, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+        written = {"features": FEATURES, "target": TARGET, "data": DATA, "metrics": METRICS}
+        for module, text in {**written, "model": MODEL}.items():
+            text = text.replace("FIELDS", "\n    ".join(fields.strip().split("\n")))
+            for old, new in texts.items():
+                text = text.replace(old, new)
+            (tmp_path / name / "project" / f"{module}.py").write_text(text)
+        return lambda module: importlib.import_module(f"{name}.{module}")
+
+    (tmp_path / "folder").mkdir()
+    with _inside(tmp_path / "folder"), pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(tmp_path))
+        patch.delenv("DATA_URI")
+        yield make
+    for module in [m for m in sys.modules if m.partition(".")[0] == name]:
+        del sys.modules[module]
+
+
+FEATURES = """
+from datetime import datetime
+from typing import Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+KEY = "id"
+TIME = None
+
+
+class Features(BaseModel):
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+    FIELDS
+
+
+def derive(columns):
+    return {n: c for n, c in columns.items() if c.dtype.kind != "M"}
+"""
+TARGET = """
+TARGET = "y"
+
+
+def target(frame):
+    return frame["y"]
+"""
+DATA = """
+import pandas as pd
+
+from ..sources import read
+
+SOURCE = "rows.csv"
+
+
+def load(uri):
+    return read(uri)
+
+
+def split(frame, holdout):
+    cut = round(len(frame) * (1 - holdout))
+    return frame.iloc[:cut], frame.iloc[cut:]
+
+
+# HOOKS
+"""
+METRICS = """
+import numpy as np
+
+
+def accuracy(actual, predicted):
+    return float(np.mean(predicted.argmax(axis=1) == actual))
+
+
+METRICS = {"accuracy": accuracy}
+GREATER_IS_BETTER = True
+"""
+MODEL = """
+from sklearn.compose import ColumnTransformer
+from sklearn.impute import SimpleImputer
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder
+from sklearn.tree import DecisionTreeClassifier
+
+TRUSTED = ["sklearn.tree._tree.Tree", "numpy.dtype"]
+
+
+def build(numbers, categories, seed):
+    columns = ColumnTransformer(
+        [
+            ("numbers", SimpleImputer(keep_empty_features=True), numbers),
+            ("categories", OneHotEncoder(handle_unknown="ignore"), categories),
+        ]
+    )
+    return make_pipeline(columns, DecisionTreeClassifier(max_depth=3, random_state=seed))
+"""
 
 
 @contextmanager

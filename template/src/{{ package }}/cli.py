@@ -62,6 +62,7 @@ def data() -> None:
         snapshot = data.snapshot(load())
     made = {
         "source": snapshot.source,
+        **snapshot.counts,
         "rows": len(snapshot.read()),
         "fingerprint": snapshot.fingerprint,
         "snapshot": str(snapshot.path),

@@ -5,31 +5,39 @@ fingerprint is the same data, for ever.
 """
 
 import os
+import re
 from collections.abc import Iterator
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from decimal import Decimal
+from enum import Enum
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import numpy as np
 import pandas as pd
 from pydantic import ValidationError
 
 from . import contract
-from .bundle import ROWS, sha256
-from .contract import KINDS, Columns
+from .bundle import sha256
+from .contract import ALIASES, KINDS, NUMBERS, ROWS, TYPES, Columns
 from .errors import UserError, reason, shown
 from .progress import console
 from .project import data as project
 from .project.features import KEY, TIME, Features
 from .project.target import TARGET, target
-from .serving.journal import opened
+from .serving.journal import Record, opened
 from .settings import Settings
+from .sources import EXACT, plain
 
 SNAPSHOTS = Path("data/snapshots")
 CHUNK = 10_000
 SHOWN = 20
 FIELDS = list(Features.model_fields)
+ID = "_key" if KEY in KINDS else KEY
+"""The column that holds a row's key as text, as the journal does: KEY itself unless that is a
+feature, which stays as the contract reads it."""
 ARRIVAL = "_arrival"
 """Without TIME, when a row came: a row of the journal when it got its label, before that those of
 the source, a microsecond each from 1970 on. A label that comes late moves no other row."""
@@ -39,11 +47,16 @@ TIMES = [name for name, kind in KINDS.items() if kind == "time"]
 
 @dataclass(frozen=True)
 class Snapshot:
-    """An immutable table: KEY, TIME or ARRIVAL, the contract's columns, TARGET; by time."""
+    """An immutable table: ID, TIME or ARRIVAL, the contract's columns, TARGET; by time.
+
+    The contract's columns hold what the contract made of the source: validated values.
+    """
 
     path: Path
     fingerprint: str
     source: str
+    counts: dict[str, int] = field(default_factory=dict)
+    """What became of the rows that were read."""
 
     def read(self) -> pd.DataFrame:
         """The table."""
@@ -56,98 +69,382 @@ def snapshot(settings: Settings) -> Snapshot:
     Raises UserError when the source cannot be read, breaks the contract or has too few rows.
     """
     uri = settings.data.uri or project.SOURCE
-    frame = project.load(uri)
+    loaded = project.load(uri)
     uri = shown(uri)
-    frame = labelled(frame, uri)
+    cleaned = clean(loaded, uri)
+    known = labelled(cleaned, uri)
+    frame = validated(known, uri)
+    counts = {
+        "read": len(loaded),
+        "cleaned_away": len(loaded) - len(cleaned),
+        "unlabelled": len(cleaned) - len(known),
+        "duplicates_kept": int(frame.duplicated().sum()),
+    }
     if not TIME:
         frame[ARRIVAL] = pd.to_datetime(np.arange(len(frame)), unit="us").as_unit("us")
     if settings.data.journal and settings.journal.url:
-        frame = pd.concat([frame, journalled(settings.journal.url)], ignore_index=True)
-        if KEY:
-            frame = frame[frame[KEY].isna() | ~frame.duplicated(KEY)].reset_index(drop=True)
-    for _ in rows(frame, uri):
-        pass
+        told = journalled(settings, frame[TARGET], counts)
+        new = unknown(told, frame)
+        counts["journal_repeated"] = len(told) - len(new)
+        frame = pd.concat([frame, new], ignore_index=True) if len(new) else frame
+    said = [f"{n:,} {name.replace('_', ' ')}" for name, n in counts.items() if n]
+    if len(said) > 1:
+        console.print(f"{uri}: {', '.join(said)}; {len(frame):,} rows are kept", soft_wrap=True)
     if len(frame) < settings.train.min_rows:
         raise UserError(
             f"{uri}: {len(frame)} labelled rows are too few to train on; at least "
             f"{settings.train.min_rows} are needed (train.min_rows)"
         )
     frame = frame.sort_values(TIME or ARRIVAL, kind="stable", ignore_index=True)
-    return store(frame, uri)
+    frame.attrs = {"contract": contract.digest()}
+    return store(frame, uri, counts)
+
+
+def clean(frame: pd.DataFrame, uri: str, start: int = 0) -> pd.DataFrame:
+    """A table as it came, after `clean` of project/data.py where there is one.
+
+    Columns that are called by an alias of the contract can be found by the field's name, too; the
+    index says which row of the source it is, from `start` on. Raises UserError.
+    """
+    if not isinstance(frame, pd.DataFrame):
+        raise UserError(f"{uri}: load() in project/data.py gives no table; give a DataFrame")
+    frame = frame.set_axis(pd.RangeIndex(start, start + len(frame)))
+    if hook := getattr(project, "clean", None):
+        before = list(frame.columns)
+        try:
+            frame = hook(frame)
+        except KeyError as error:
+            raise UserError(
+                f"{uri}: has no column {error}, which clean() in project/data.py reads; it has "
+                f"{_listed(before)}"
+            ) from None
+        except Exception as error:
+            raise UserError(f"{uri}: clean() in project/data.py: {reason(error)}") from None
+        if not isinstance(frame, pd.DataFrame):
+            raise UserError(f"{uri}: clean() in project/data.py gives no table; return a DataFrame")
+        if not frame.index.is_unique:
+            frame = frame.reset_index(drop=True)
+    names = list(frame.columns)
+    if twice := sorted({str(name) for name in names if names.count(name) > 1}):
+        raise UserError(f"{uri}: has more than one column {', '.join(twice)}; rename or drop one")
+    called = {
+        name: next(filter(names.__contains__, aliases), name) for name, aliases in ALIASES.items()
+    }
+    return frame.assign(**{name: frame[alias] for name, alias in called.items() if alias in names})
+
+
+def require(frame: pd.DataFrame, wanted: list[str], uri: str) -> None:
+    """Raises UserError when columns lack, which lists those that are there."""
+    if missing := [name for name in wanted if name not in frame]:
+        called = [ALIASES.get(name, [name])[0] for name in missing]
+        raise UserError(
+            f"{uri}: has no column {', '.join(called)}; it has {_listed(frame.columns)} (what "
+            "load() in project/data.py does to columns, scoring does not see: clean() is for both)"
+        )
+
+
+def _listed(names: Any) -> str:
+    names = [str(name) for name in names]
+    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" * (len(names) > SHOWN))
 
 
 def labelled(frame: pd.DataFrame, uri: str) -> pd.DataFrame:
     """The columns that matter of the rows that have a label; raises UserError for what lacks."""
-    try:
-        frame = frame.assign(**{TARGET: target(frame)})
-    except KeyError as error:
-        raise UserError(f"{uri}: has no column {error}, which project/target.py reads") from None
-    except (TypeError, ValueError) as error:
-        raise UserError(
-            f"{uri}: project/target.py cannot compute {TARGET}: {reason(error)}"
-        ) from None
+    frame = frame.assign(**{TARGET: labels(frame, uri)})
     wanted = list(dict.fromkeys([*filter(None, [KEY, TIME]), *FIELDS, TARGET]))
-    if missing := [name for name in wanted if name not in frame]:
-        raise UserError(
-            f"{uri}: has no column {', '.join(missing)}; it has {', '.join(frame.columns)}"
-        )
-    frame = frame[wanted].dropna(subset=[TARGET], ignore_index=True).infer_objects()
+    require(frame, wanted, uri)
+    frame = frame[wanted].dropna(subset=[TARGET]).infer_objects()
     if frame.empty:
         raise UserError(f"{uri}: no row has a {TARGET}")
     if empty := [name for name in wanted if frame[name].isna().all()]:
         raise UserError(f"{uri}: column {', '.join(empty)} holds no value in any row")
-    return typed(frame, uri)
-
-
-def typed(frame: pd.DataFrame, uri: str) -> pd.DataFrame:
-    """The same table whatever source it came from: a CSV knows no times, a database no floats."""
-    for name in {*TIMES, *([TIME] if TIME else [])}:
-        if name in frame and not pd.api.types.is_datetime64_any_dtype(frame[name]):
-            try:
-                frame[name] = pd.to_datetime(frame[name])
-            except ValueError as error:  # pandas goes on with advice on its own arguments
-                raise UserError(f"{uri}: column {name}: {str(error).partition('. ')[0]}") from None
-        if name in frame and getattr(frame[name].dt, "tz", None) is not None:
-            frame[name] = frame[name].dt.tz_convert("UTC").dt.tz_localize(None)
-    if KEY and KEY in frame and KEY not in KINDS:  # the journal's keys are texts
-        frame[KEY] = frame[KEY].convert_dtypes().astype("string")
+    frame[TARGET] = _one_kind(frame[TARGET], uri)
+    frame = typed(frame, uri)
+    if TIME and (lacking := frame.index[frame[TIME].isna()]).size:
+        raise UserError(
+            f"{uri}: column {TIME}: {lacking.size:,} rows have no time, the first is row "
+            f"{lacking[0]}; TIME says when, so drop or fill them in clean() of project/data.py"
+        )
     return frame
 
 
-def journalled(url: str) -> pd.DataFrame:
-    """The labelled rows of the journal, as the source would give them.
+def labels(frame: pd.DataFrame, uri: str) -> pd.Series:
+    """What project/target.py gives: one value a row; raises UserError where it does not."""
+    try:
+        found = target(frame)
+        if isinstance(found, pd.DataFrame) or (
+            not isinstance(found, pd.Series) and (not np.iterable(found) or np.ndim(found) > 1)
+        ):
+            raise UserError(
+                f"{uri}: project/target.py gives no column for {TARGET}; one target, one value a "
+                "row, is what a model here predicts"
+            )
+        if not isinstance(found, pd.Series):
+            found = pd.Series(found, index=frame.index)
+        return found.reindex(frame.index)
+    except UserError:
+        raise
+    except KeyError as error:
+        raise UserError(
+            f"{uri}: has no column {error}, which project/target.py reads; it has "
+            f"{_listed(frame.columns)}"
+        ) from None
+    except Exception as error:
+        raise UserError(
+            f"{uri}: project/target.py cannot compute {TARGET}: {reason(error)}"
+        ) from None
 
-    Rows that were served under another contract and do not fit this one are left out, and told.
+
+def _kind(label: Any) -> str | None:
+    if isinstance(label, bool):
+        return "true or false"
+    if isinstance(label, int | float):
+        return "a number" if np.isfinite(label) else None
+    return "a text" if isinstance(label, str) else None
+
+
+def _one_kind(column: pd.Series, uri: str) -> pd.Series:
+    """Labels of a plain type; raises UserError where they are of several or of none."""
+    values = [float(v) if isinstance(v, Decimal) else v for v in _values(column)]
+    first, row = _kind(values[0]), column.index[0]
+    for i, value in zip(column.index, values, strict=True):
+        if (kind := _kind(value)) is None or kind != first:
+            beside = f" beside {_cut(values[0])} in row {row}" if first and kind else ""
+            raise UserError(
+                f"{uri}: {TARGET}: {_cut(value)} in row {i}{beside}; one target, one value a row, "
+                "all texts, all numbers or all true and false"
+            )
+    try:
+        return pd.Series(values, index=column.index).infer_objects()
+    except OverflowError:
+        raise UserError(f"{uri}: {TARGET}: holds integers of more than 64 bits") from None
+
+
+def typed(frame: pd.DataFrame, uri: str) -> pd.DataFrame:
+    """The same table whatever source it came from: times without a zone, in UTC, and keys as texts.
+
+    Raises UserError naming column, row and value: of a time that is not ISO 8601, an integer that
+    float64 cannot hold, or a key that has lost digits.
     """
-    with opened(url) as journal:
-        records = journal.rows(labelled=True) if journal else []
-    table, own = [], contract.digest()
-    for record in records:
-        if record.contract != own and not _fits(record.features):
-            continue
-        row = {**record.features, TARGET: record.outcome}
-        for name in TIMES:  # each client writes them as it likes
-            row[name] = row.get(name) and contract.utc(datetime.fromisoformat(row[name]))
-        if KEY:
-            row[KEY] = record.key or record.id
-        row[TIME or ARRIVAL] = record.at if TIME else record.told
-        table.append(row)
-    if left := len(records) - len(table):
-        console.print(f"{left:,} rows of the journal do not fit the contract and are left out")
-    if not table:
+    if TIME and KINDS.get(TIME, "time") != "time":
+        raise UserError(
+            f"project/features.py: TIME is {TIME}, which is a {KINDS[TIME]} of Features; make it a "
+            "datetime, or name another column"
+        )
+    frame = frame.copy(deep=False)
+    if KEY and KEY in frame:  # before the feature of that name gets the contract's type
+        frame[ID] = keys(frame[KEY], f"{uri}: column {KEY}")
+    for name in {*TIMES, *filter(None, [TIME])} & {*frame.columns}:
+        frame[name] = times(frame[name], f"{uri}: column {name}")
+    for name in {*NUMBERS} & {*frame.columns}:
+        _exact(frame[name], f"{uri}: column {name}")
+    return frame
+
+
+def times(column: pd.Series, where: str) -> pd.Series:
+    """Times in UTC without a zone, to the microsecond; those that name no zone as they stand.
+
+    Taken are times, and texts as ISO 8601 writes them, all with an offset or all without. Raises
+    UserError.
+    """
+    if isinstance(column.dtype, pd.ArrowDtype):
+        column = column.astype(object)
+    if not pd.api.types.is_datetime64_any_dtype(column.dtype):
+        values = _values(column)
+        offsets: dict[bool, tuple[Any, Any]] = {}
+        for i, (row, value) in enumerate(zip(column.index, values, strict=True)):
+            if isinstance(value, str) and (written := re.fullmatch(contract.ISO, value)):
+                offsets.setdefault(written["offset"] is not None, (row, value))
+                values[i] = re.sub(r"(\.\d{6})\d+", r"\1", value.upper())
+            elif isinstance(value, datetime):
+                offsets.setdefault(value.tzinfo is not None, (row, value))
+            elif not isinstance(value, date | None):
+                raise _no_time(where, row, value)
+        if len(offsets) == 2:
+            with_one, without = offsets[True], offsets[False]
+            raise UserError(
+                f"{where}: {_cut(with_one[1])} in row {with_one[0]} has an offset from UTC and "
+                f"{_cut(without[1])} in row {without[0]} has none; write all with one or all "
+                "without, in clean() of project/data.py"
+            )
+        texts = pd.Series(values, index=column.index, dtype=object)
+        found = pd.to_datetime(texts, format="ISO8601", utc=True, errors="coerce")
+        for row, value in column[found.isna() & column.notna()].items():
+            raise _no_time(where, row, value)
+        column = found
+    if column.dt.tz is not None:
+        column = column.dt.tz_convert("UTC").dt.tz_localize(None)
+    return column.dt.as_unit("us")
+
+
+def _no_time(where: str, row: Any, value: Any) -> UserError:
+    return UserError(
+        f"{where}: {_cut(value)} in row {row} is no time as ISO 8601 writes it, such as "
+        "2013-01-01T06:00:00Z; parse it in clean() of project/data.py, where "
+        "pd.to_datetime(..., format=...) says what it means"
+    )
+
+
+def keys(column: pd.Series, where: str) -> pd.Series:
+    """Keys as texts, as the source has them; raises UserError for one that has lost digits."""
+
+    def text(value: Any) -> str:
+        if isinstance(value, bool):
+            return str(value).lower()
+        if isinstance(value, float) and abs(value) >= EXACT:
+            raise ValueError
+        if isinstance(value, float | Decimal) and value == int(value):
+            return str(int(value))
+        if not isinstance(value, str | int | float | Decimal | date | UUID):
+            raise TypeError
+        return value.isoformat() if isinstance(value, date) else str(value)
+
+    if pd.api.types.is_integer_dtype(column.dtype):
+        return column.astype("string")
+    made = []
+    for row, value in zip(column.index, _values(column), strict=True):
+        try:
+            made.append(None if value is None else text(value))
+        except TypeError:
+            raise UserError(
+                f"{where}: {_cut(value)} in row {row} names no row; make a text or an integer of "
+                "it in clean() of project/data.py"
+            ) from None
+        except (ValueError, OverflowError):
+            raise UserError(
+                f"{where}: {value!r} in row {row} is a float, which does not hold every digit of "
+                "so large a key; read the column as text or as integers"
+            ) from None
+    return pd.Series(made, index=column.index, dtype="string")
+
+
+def _exact(column: pd.Series, where: str) -> None:
+    if pd.api.types.is_float_dtype(column.dtype) or pd.api.types.is_bool_dtype(column.dtype):
+        return
+    if pd.api.types.is_integer_dtype(column.dtype):
+        column = column[(column > EXACT) | (column < -EXACT)]
+    for row, value in zip(column.index, _values(column), strict=True):
+        if isinstance(value, str) and re.fullmatch(r"[+-]?\d{16,}", value.strip()):
+            value = int(value)
+        if isinstance(value, int) and abs(value) > EXACT and not _float_holds(value):
+            raise UserError(
+                f"{where}: {value} in row {row} is more than float64 holds to the unit; make the "
+                "field a str if it is a name, or subtract or divide in clean() of project/data.py"
+            )
+
+
+def _float_holds(value: int) -> bool:
+    try:
+        return float(value) == value and abs(value) < 2**63
+    except OverflowError:
+        return False
+
+
+def _values(column: pd.Series) -> list[Any]:
+    """Plain Python values, None where missing."""
+    values = column.astype(object).where(column.notna(), None)
+    return [v.item() if isinstance(v, np.generic) else v for v in values]
+
+
+def _cut(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 100 else text[:97] + "..."
+
+
+def journalled(settings: Settings, known: pd.Series, counts: dict[str, int]) -> pd.DataFrame:
+    """The newest labelled rows of the journal, as `validated` gives those of the source.
+
+    Rows that do not fit the contract, or whose label is of another kind than the `known` ones, are
+    left out; `counts` gets how many there are of each.
+    """
+    most = settings.data.journal_rows
+    with opened(settings.journal.url) as journal:
+        records = journal.rows(labelled=True, limit=most + 1) if journal else []
+    if len(records) > most:
+        records = records[-most:]
+        console.print(
+            f"the journal holds more than {most:,} labelled rows; the newest {most:,} of them are "
+            "read (data.journal_rows)"
+        )
+    rows, fitting = _fitting(records)
+    kinds = {_kind(label) for label in known.head(1).tolist()}
+    if kinds == {"true or false"}:  # JSON may say 1 for true
+        fitting = [
+            r._replace(outcome=bool(r.outcome)) if r.outcome in (0, 1) else r for r in fitting
+        ]
+    good = [i for i, record in enumerate(fitting) if _kind(record.outcome) in kinds]
+    rows, fitting = [rows[i] for i in good], [fitting[i] for i in good]
+    counts["journal"], counts["journal_unfit"] = len(records), len(records) - len(rows)
+    if counts["journal_unfit"]:
+        console.print(
+            f"{counts['journal_unfit']:,} rows of the journal do not fit the contract and are left "
+            "out"
+        )
+    if not rows:
         return pd.DataFrame()
-    frame = typed(pd.DataFrame(table), "the journal")
+    frame = table(rows)
+    if ID:
+        named = frame[KEY] if KEY in KINDS else pd.Series([None] * len(rows), dtype="string")
+        own = keys(named, "the journal").tolist()
+        frame[ID] = pd.array(
+            [r.key or (r.id if pd.isna(k) else k) for r, k in zip(fitting, own, strict=True)],
+            dtype="string",
+        )
+    at = [record.at if TIME else record.told for record in fitting]
+    frame[TIME or ARRIVAL] = pd.Series(at, dtype="datetime64[us]")
+    frame[TARGET] = pd.Series([record.outcome for record in fitting]).infer_objects()
     if not TIME:  # labels that were written in one go came one after the other all the same
         frame[ARRIVAL] += pd.to_timedelta(frame.groupby(ARRIVAL).cumcount(), unit="us")
     return frame
 
 
-def _fits(features: dict[str, Any]) -> bool:
-    try:
-        ROWS.validate_python([features])
-    except ValidationError:
-        return False
-    return True
+def _fitting(records: list[Record]) -> tuple[list[Features], list[Record]]:
+    """The rows that fit the contract, and their records."""
+    while records:
+        try:
+            return contract.read([record.features for record in records]), records
+        except ValidationError as error:
+            bad = {e["loc"][0] for e in error.errors(include_url=False, include_input=False)}
+            records = [record for i, record in enumerate(records) if i not in bad]
+    return [], []
+
+
+def unknown(told: pd.DataFrame, frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the journal that the source does not have.
+
+    A row is known by its key and its time; where there is no time, by its key alone. The same key
+    and time twice in the journal is one row, too.
+    """
+    if not ID or told.empty:
+        return told
+    identity = [ID, *filter(None, [TIME])]
+    told = told.drop_duplicates(identity) if TIME else told
+    have = pd.MultiIndex.from_frame(frame[identity])
+    return told[~pd.MultiIndex.from_frame(told[identity]).isin(have)]
+
+
+def validated(frame: pd.DataFrame, uri: str) -> pd.DataFrame:
+    """The same table with the contract's columns as the contract reads them; raises UserError."""
+    made = pd.concat([table(part) for part in rows(frame, uri)], ignore_index=True)
+    frame = frame.reset_index(drop=True)
+    return frame.assign(**{name: plain(made)[name] for name in FIELDS})
+
+
+def table(rows: list[Features]) -> pd.DataFrame:
+    """Validated rows as a table, with types that hold for any part of it."""
+    made = {}
+    for name, kind in KINDS.items():
+        values = [row.__dict__[name] for row in rows]
+        if kind == "time":
+            values, dtype = [v and contract.utc(v) for v in values], "datetime64[us]"
+        elif kind == "category":
+            values, dtype = [v.value if isinstance(v, Enum) else v for v in values], "str"
+        elif TYPES[name] == {bool}:
+            dtype = "boolean"
+        else:
+            dtype = "Int64" if TYPES[name] <= {int, bool} else "float64"
+        made[name] = pd.Series(values, dtype=dtype)
+    return pd.DataFrame(made)
 
 
 def rows(frame: pd.DataFrame, uri: str) -> Iterator[list[Features]]:
@@ -159,14 +456,14 @@ def rows(frame: pd.DataFrame, uri: str) -> Iterator[list[Features]]:
     for start in range(0, len(frame), CHUNK):
         part = records(frame[FIELDS].iloc[start : start + CHUNK])
         try:
-            yield ROWS.validate_python(part)
+            yield ROWS.validate_python(part, by_alias=False, by_name=True)
         except ValidationError as error:
             for e in error.errors(include_url=False):
                 i, *where = e["loc"]
-                text = f"{'.'.join(map(str, where))}: {e['msg']} (got {e['input']!r})"
+                text = f"{'.'.join(map(str, where))}: {e['msg']} (got {_cut(e['input'])})"
                 bad.setdefault(start + int(i), text)
     if bad:
-        shown = [f"  row {i}: {text}" for i, text in sorted(bad.items())[:SHOWN]]
+        shown = [f"  row {frame.index[i]}: {text}" for i, text in sorted(bad.items())[:SHOWN]]
         raise UserError(
             f"{uri}: {len(bad):,} of {len(frame):,} rows break the contract in "
             f"project/features.py; the first {len(shown)}:\n" + "\n".join(shown)
@@ -175,12 +472,14 @@ def rows(frame: pd.DataFrame, uri: str) -> Iterator[list[Features]]:
 
 def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
     """Rows as plain Python values, None where missing."""
-    plain = frame.astype(object).where(frame.notna(), None)
-    return [dict(zip(plain.columns, row, strict=True)) for row in plain.itertuples(index=False)]
+    names, values = list(frame.columns), [_values(frame[name]) for name in frame.columns]
+    return [dict(zip(names, row, strict=True)) for row in zip(*values, strict=True)]
 
 
 def columns(frame: pd.DataFrame, uri: str = "the snapshot") -> Columns:
-    """The raw columns of a table, through the contract."""
+    """The raw columns of a table, through the contract; of a snapshot, which went through it."""
+    if frame.attrs.get("contract") == contract.digest():
+        return contract.from_frame(frame)
     parts = [contract.columns(part) for part in rows(frame, uri)]
     return {name: np.concatenate([part[name] for part in parts]) for name in KINDS}
 
@@ -200,7 +499,7 @@ def later(frame: pd.DataFrame, until: str | int | None) -> np.ndarray:
     return frame[TIME or ARRIVAL].to_numpy("datetime64[us]") > np.datetime64(until, "us")
 
 
-def store(frame: pd.DataFrame, source: str) -> Snapshot:
+def store(frame: pd.DataFrame, source: str, counts: dict[str, int] | None = None) -> Snapshot:
     """Writes the table under the name of its content; a table that is there is left as it is."""
     SNAPSHOTS.mkdir(parents=True, exist_ok=True)
     draft = SNAPSHOTS / f".{os.getpid()}.tmp"
@@ -212,7 +511,7 @@ def store(frame: pd.DataFrame, source: str) -> Snapshot:
             draft.rename(path)
     finally:
         draft.unlink(missing_ok=True)
-    return Snapshot(path, fingerprint, source)
+    return Snapshot(path, fingerprint, source, counts or {})
 
 
 def find(fingerprint: str) -> Snapshot:

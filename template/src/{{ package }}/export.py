@@ -13,7 +13,7 @@ import pandas as pd
 
 from . import bundle as bundles
 from . import contract, data, predictor
-from .bundle import ROWS, Bundle, Manifest
+from .bundle import Bundle, Manifest
 from .contract import Columns
 from .errors import UserError
 from .probes import Probe, probes, spread
@@ -155,7 +155,7 @@ def _answers(score: Callable[[Columns], np.ndarray], columns: Columns, width: in
 
 def _examples(draft: Bundle, late: pd.DataFrame, probed: list[Probe]) -> list[dict[str, Any]]:
     """Held-out rows, then probes, with what the exported model says: its own environment's word."""
-    rows = ROWS.validate_python(data.records(late[data.FIELDS].iloc[spread(len(late), EXAMPLES)]))
+    (rows,) = data.rows(late.iloc[spread(len(late), EXAMPLES)], "the snapshot")
     width = len(draft.manifest.classes or [0])
     kinds = list({(probe.field, probe.kind): probe for probe in probed}.values())
     with np.errstate(all="ignore"):
@@ -164,8 +164,8 @@ def _examples(draft: Bundle, late: pd.DataFrame, probed: list[Probe]) -> list[di
             kinds = [p for p, s in zip(kinds, given, strict=True) if np.isfinite(s).all()]
         kinds = [kinds[i] for i in spread(len(kinds), PROBES)]
         expected = draft.scores(contract.columns([*rows, *(p.row for p in kinds)])).tolist()
-    found: list[dict[str, Any]] = [{"features": row.model_dump(mode="json")} for row in rows]
-    found += [{"features": p.row.model_dump(mode="json"), "probe": p.what} for p in kinds]
+    found: list[dict[str, Any]] = [{"features": contract.sent(row)} for row in rows]
+    found += [{"features": contract.sent(p.row), "probe": p.what} for p in kinds]
     return [example | {"expected": e} for example, e in zip(found, expected, strict=True)]
 
 

@@ -43,7 +43,7 @@ class Table:
     def of(cls, frame: pd.DataFrame) -> "Table":
         """The table of a snapshot's rows; raises UserError for a row that breaks the contract."""
         derived = contract.derive(data.columns(frame))
-        numbers, categories = contract.names(derived)
+        numbers, categories = contract.names(derived, len(frame))
         matrix = contract.stack(*contract.matrices(derived, numbers, categories, predictor.DTYPE))
         return cls(derived, numbers, categories, matrix, frame[TARGET].to_numpy())
 

@@ -55,6 +55,12 @@ class DataModule(Protocol):
     def load(self, uri: str, /) -> "pd.DataFrame":
         """All rows of a source."""
 
+    # Optional, for training and batch scoring alike (a request of the API has its form already):
+    #   CSV: dict        options of pandas.read_csv, such as {"sep": ";", "decimal": ","}
+    #   clean(frame: pd.DataFrame) -> pd.DataFrame
+    #                    the table as the contract takes it: renames, parses times; row by row,
+    #                    since scoring gives it a part of the rows at a time
+
     def split(
         self, frame: "pd.DataFrame", holdout: float, /
     ) -> "tuple[pd.DataFrame, pd.DataFrame]":

@@ -10,7 +10,6 @@ import pandas as pd
 from pydantic import ValidationError
 
 from . import data
-from .bundle import ROWS
 from .contract import KINDS
 from .project.features import Features
 
@@ -94,7 +93,7 @@ def _far(kind: str, value: Any) -> list[Any]:
 
 def _row(record: dict[str, Any]) -> Features | None:
     try:
-        (row,) = ROWS.validate_python([record])
+        (row,) = contract.read([record])
     except ValidationError:
         return None
     numbers = [row.__dict__[name] for name, kind in KINDS.items() if kind == "number"]

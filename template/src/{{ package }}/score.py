@@ -7,49 +7,21 @@ the result takes its place only when it is whole.
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from .bundle import Bundle
-from .data import FIELDS, rows, typed
+from .data import FIELDS, ID, clean, require, rows, typed
 from .errors import UserError, reason, shown
 from .predict import predict
-from .progress import step
+from .progress import console, step
 from .project.features import KEY, TIME, Features
-from .sources import CSV, engine, is_sql, split_sql
+from .sources import engine, is_sql, partitions, split_sql
 
 PARTITION = 50_000
 WORK = Path("var/score")
-
-
-def partitions(uri: str) -> Iterator[pd.DataFrame]:
-    """The rows of a CSV, Parquet or SQL source, at most 50,000 at a time."""
-    try:
-        if is_sql(uri):
-            import sqlalchemy as sa
-
-            url, table = split_sql(uri)
-            with sa.create_engine(url).connect() as connection:
-                yield from pd.read_sql_table(table, connection, chunksize=PARTITION)
-        elif uri.endswith(".parquet"):
-            import pyarrow.parquet as pq
-
-            with pq.ParquetFile(uri) as file:
-                for batch in file.iter_batches(PARTITION):
-                    yield batch.to_pandas()
-        elif uri.endswith((".csv", ".csv.gz")):
-            yield from pd.read_csv(uri, chunksize=PARTITION, **CSV)
-        else:
-            raise UserError(
-                f"{shown(uri)}: is not a source; use .csv, .csv.gz, .parquet or URL#TABLE"
-            )
-    except UserError:
-        raise
-    except Exception as error:
-        raise UserError(f"{shown(uri)}: cannot be read: {reason(error, uri)}") from None
 
 
 def score(bundle: Bundle, uri: str, out: str) -> int:
@@ -70,7 +42,7 @@ def score(bundle: Bundle, uri: str, out: str) -> int:
         shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
     total = 0
-    for i, part in enumerate(partitions(uri)):
+    for i, part in enumerate(partitions(uri, PARTITION)):
         path = folder / f"{i:06}.parquet"
         if not path.exists():
             with step(f"rows {total:,} to {total + len(part):,}"):
@@ -87,17 +59,20 @@ def score(bundle: Bundle, uri: str, out: str) -> int:
 
 def scored(bundle: Bundle, part: pd.DataFrame, uri: str, start: int = 0) -> pd.DataFrame:
     """One partition's predictions."""
-    if missing := [name for name in FIELDS if name not in part]:
-        raise UserError(f"{uri}: has no column {', '.join(missing)}")
-    part = typed(part, uri)
+    cleaned = clean(part, shown(uri), start)
+    require(cleaned, FIELDS, shown(uri))
+    if left := len(part) - len(cleaned):
+        console.print(f"{left:,} rows are left out by clean() in project/data.py")
+    part = typed(cleaned, shown(uri))
     answers: list[dict[str, Any]] = []
-    for chunk in rows(part, f"{uri} from row {start}"):
+    for chunk in rows(part, shown(uri)):
         try:
             answers += predict(bundle, chunk)
         except ValueError as error:
-            raise UserError(
-                f"{uri}: {_refused(bundle, chunk, start + len(answers), error)}"
-            ) from None
+            why = _refused(bundle, chunk, start + len(answers), error)
+            raise UserError(f"{shown(uri)}: {why}") from None
+    if KEY and KEY in part:
+        part = part.assign(**{KEY: part[str(ID)]})
     keep = [name for name in (KEY, TIME) if name and name in part]
     table = part[keep].reset_index(drop=True)
     return table.assign(version=bundle.version).join(pd.json_normalize(answers))

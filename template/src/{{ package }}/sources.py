@@ -1,17 +1,27 @@
 """Reads and writes tables: CSV, Parquet, SQL, on disk or wherever fsspec reaches."""
 
+from collections.abc import Iterator
+from contextlib import nullcontext
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from .contract import KINDS
+from .contract import ALIASES, KINDS
 from .errors import UserError, reason, shown
+from .project.features import KEY
 
+EXACT = 2**53
+"""Above this float64 does not hold every integer."""
+_TEXTS = [name for name, kind in KINDS.items() if kind == "category"]
+if KEY and KEY not in KINDS:
+    _TEXTS.append(KEY)
 CSV: dict[str, Any] = {
     "keep_default_na": False,
     "na_values": [""],
-    "dtype": {name: str for name, kind in KINDS.items() if kind == "category"},
+    "low_memory": False,  # or each megabyte would have types of its own
+    "dtype": {name: str for text in _TEXTS for name in (text, *ALIASES.get(text, ()))},
 }
 """How a CSV is read: only what is empty is missing, and a code such as 02134 keeps its zero."""
 
@@ -52,31 +62,124 @@ def read(uri: str) -> pd.DataFrame:
     """All rows of a CSV or Parquet file, or of a SQL table given as URL#TABLE.
 
     Credentials come from the environment: the database driver's own variables, or the object
-    store's. Raises UserError when the source cannot be read or holds no row.
+    store's. `CSV` in project/data.py, where there is one, holds options of pandas.read_csv.
+    Raises UserError when the source cannot be read or holds no row.
     """
-    try:
-        if is_sql(uri):
-            import sqlalchemy as sa
+    frame = next(partitions(uri, None), None)
+    if frame is None or frame.empty:
+        raise UserError(f"{shown(uri)}: holds no rows")
+    return frame
 
-            url, table = split_sql(uri)
-            with sa.create_engine(url).connect() as connection:
-                frame = pd.read_sql_table(table, connection)
-        elif uri.endswith((".csv", ".csv.gz")):
-            frame = pd.read_csv(uri, **CSV)
-        elif uri.endswith((".parquet", ".pq")):
-            frame = pd.read_parquet(uri)
-        else:
-            raise UserError(
-                f"{shown(uri)}: is not a source; use .csv, .csv.gz, .parquet or URL#TABLE"
-            )
-    except UserError:
-        raise
+
+def partitions(uri: str, size: int | None) -> Iterator[pd.DataFrame]:
+    """The rows of a source as `read` gives them, at most `size` at a time; all at once if None."""
+    try:
+        for frame in _frames(uri, size):
+            yield plain(frame)
+    except UserError as error:
+        raise UserError(f"{shown(uri)}: {error}") from None
     except FileNotFoundError:
         raise UserError(
-            f"{shown(uri)}: no such file, looked from {Path.cwd()}; set DATA_URI"
+            f"{shown(uri)}: cannot be read: no such file, looked from {Path.cwd()}"
+        ) from None
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{shown(uri)}: cannot be read: {error.reason} at byte {error.start}, so it is not "
+            'UTF-8; name its encoding in project/data.py: CSV = {"encoding": "latin-1"}'
         ) from None
     except Exception as error:
         raise UserError(f"{shown(uri)}: cannot be read: {reason(error, uri)}") from None
-    if frame.empty:
-        raise UserError(f"{shown(uri)}: holds no rows")
-    return frame
+
+
+def _frames(uri: str, size: int | None) -> Iterator[pd.DataFrame]:
+    """As pandas reads them, with types that keep an integer beside a missing value."""
+    if is_sql(uri):
+        import sqlalchemy as sa
+
+        url, table = split_sql(uri)
+        with sa.create_engine(url).connect() as connection:
+            found: Any = pd.read_sql_table(
+                table, connection, chunksize=size, dtype_backend="numpy_nullable"
+            )
+            yield from [found] if size is None else found
+    elif uri.endswith((".csv", ".csv.gz")):
+        options = _csv(uri)
+        found = pd.read_csv(uri, chunksize=size, dtype_backend="numpy_nullable", **options)
+        for frame in [found] if size is None else found:
+            if "index_col" not in options and not isinstance(frame.index, pd.RangeIndex):
+                raise UserError("has rows with more fields than its header names")
+            yield frame
+    elif not uri.endswith((".parquet", ".pq")):
+        raise UserError("is not a source; use .csv, .csv.gz, .parquet, .pq or URL#TABLE")
+    elif size is None:
+        yield pd.read_parquet(uri, dtype_backend="numpy_nullable")
+    else:
+        import pyarrow as pa
+
+        types = {
+            pa.type_for_alias(name.lower()): pd.api.types.pandas_dtype(name)
+            for name in ("Int8", "Int16", "Int32", "Int64", "UInt8", "UInt16", "UInt32", "UInt64")
+        }
+        for batch in _batches(uri, size):
+            yield batch.to_pandas(types_mapper=types.get)
+
+
+def _batches(uri: str, size: int) -> Iterator[Any]:
+    import pyarrow.dataset as ds
+    import pyarrow.parquet as pq
+
+    if Path(uri).is_dir():  # the parts of one table
+        parts = ds.dataset(uri, format="parquet", partitioning="hive")
+        yield from (batch for batch in parts.to_batches(batch_size=size) if batch.num_rows)
+        return
+    # where an address is no path pandas asks for fsspec, too
+    at = import_module("fsspec").open(uri) if "://" in uri else nullcontext(uri)
+    with at as file, pq.ParquetFile(file) as parquet:
+        yield from parquet.iter_batches(size)
+
+
+def _csv(uri: str) -> dict[str, Any]:
+    """The options of read_csv; raises UserError where the header has a name twice."""
+    from .project import data as project  # which imports this module
+
+    own = getattr(project, "CSV", {})
+    dtype = own.get("dtype", {})
+    if isinstance(dtype, dict):
+        dtype = {**CSV["dtype"], **dtype}
+    options = {**CSV, **own, "dtype": dtype}
+    if {"names", "header"} & own.keys():
+        return options
+    names = [str(name) for name in pd.read_csv(uri, nrows=0, **options)]
+    if any(f"{name}.1" in names for name in names):  # so pandas calls the second of a name
+        plain = {k: v for k, v in own.items() if k in ("sep", "delimiter", "encoding", "skiprows")}
+        top = pd.read_csv(uri, nrows=1, header=None, dtype=str, keep_default_na=False, **plain)
+        _once(top.iloc[0].tolist())
+    return options
+
+
+def _once(names: list[Any]) -> None:
+    if twice := sorted({str(name) for name in names if names.count(name) > 1}):
+        raise UserError(f"has more than one column {', '.join(twice)}; rename or drop one")
+
+
+def plain(frame: pd.DataFrame) -> pd.DataFrame:
+    """Usual types, but integers beside missing values stay integers where floats would round.
+
+    Raises UserError for two columns of one name.
+    """
+    if frame.index.names != [None]:
+        frame = frame.reset_index()
+    _once(list(frame.columns))
+    for name, column in frame.items():
+        kind: Any = column.dtype
+        if isinstance(kind, pd.ArrowDtype) or getattr(kind, "na_value", None) is not pd.NA:
+            continue
+        if isinstance(kind, pd.StringDtype):
+            frame[name] = column.astype("str")
+        elif not column.hasnans:
+            frame[name] = column.astype(kind.numpy_dtype)
+        elif pd.api.types.is_bool_dtype(kind):
+            frame[name] = column.astype(object).where(column.notna(), None)
+        elif pd.api.types.is_float_dtype(kind) or column.abs().max() <= EXACT:
+            frame[name] = column.astype("float64")
+    return frame.reset_index(drop=True)

@@ -5,8 +5,9 @@ from typing import Any
 
 import pandas as pd
 
-from .bundle import ROWS, Bundle, load
-from .data import FIELDS, records
+from .bundle import Bundle, load
+from .contract import ALIASES
+from .data import FIELDS, rows, typed
 from .predict import predict
 
 
@@ -18,8 +19,10 @@ class Served:
 
     def predict(self, frame: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
         """Rows as the contract takes them in, a prediction a row out; `params` has no meaning."""
-        rows = ROWS.validate_python(records(frame.reindex(columns=FIELDS)))
-        return pd.json_normalize(predict(self.bundle, rows))
+        named = {alias: name for name, aliases in ALIASES.items() for alias in aliases}
+        table = typed(frame.rename(columns=named).reindex(columns=FIELDS), "rows")
+        given = [row for part in rows(table, "rows") for row in part]
+        return pd.json_normalize(predict(self.bundle, given))
 
 
 def _load_pyfunc(path: str) -> Served:

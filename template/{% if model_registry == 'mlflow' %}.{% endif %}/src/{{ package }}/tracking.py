@@ -25,6 +25,7 @@ from mlflow.store.entities import PagedList
 from sqlalchemy.exc import SQLAlchemyError
 
 from .bundle import Bundle
+from .contract import ALIASES
 from .errors import NotPermitted, RegistryUnavailable, reason, shown
 from .project.features import Features
 from .provenance import git, user
@@ -215,7 +216,7 @@ class Tracking:
         # The contract judges the rows: MLflow would refuse an integer where a number is a double.
         given = Schema(
             [
-                ColSpec(AnyType(), name, required=field.is_required())
+                ColSpec(AnyType(), [*ALIASES.get(name, ()), name][0], required=field.is_required())
                 for name, field in Features.model_fields.items()
             ]
         )
