@@ -4,6 +4,7 @@ manifest.json    what it is, from which code and data, and the sha256 of the oth
 model.*          the exported model
 examples.json    rows, and probes made of them, with the scores they must give
 reference.json   statistics of the training data, for the drift monitor
+trained.npy      hashes of the rows trained on, where there is no time; see order.py
 """
 
 import hashlib

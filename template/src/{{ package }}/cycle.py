@@ -77,7 +77,7 @@ def choose(
     `earlier` versions the best that is better than both may come back. Raises UserError where no
     candidate can be fitted, BundleError where a version cannot score these rows.
     """
-    new = int(data.later(frame, holder.manifest.trained_until).sum())
+    new = int(unseen.newer(frame, holder).sum())
     judged = judge(frame, settings.train, unseen=new)
     late, limits = judged.late, settings.gates
     columns = data.columns(late)
@@ -127,7 +127,7 @@ def turn(settings: Settings, registry: Registry, force: bool = False) -> Turn:
     snapshot = data.snapshot(settings)
     frame = snapshot.read()
     holder = _bundle(version, registry, "production")
-    new = int(data.later(frame, holder.manifest.trained_until).sum())
+    new = int(unseen.newer(frame, holder).sum())
     came = new - json.loads(registry.note(version, COMPARED) or "0")
     if not force and came < settings.cycle.rows:
         done.reason += (

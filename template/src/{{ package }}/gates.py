@@ -187,5 +187,5 @@ def _too_few(
     verb = "has" if other else "has not"
     return (
         f"{rows:,} of {len(frame):,} labelled rows are such that {who} {verb} seen them; at least "
-        f"{limits.min_rows:,} are needed (gates.min_rows)"
+        f"{limits.min_rows:,} are needed (gates.min_rows); wait for newer labels"
     )

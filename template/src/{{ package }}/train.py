@@ -13,12 +13,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from . import concept, contract, data, drift, evaluate, unseen
+from . import concept, contract, data, drift, evaluate, order, unseen
 from .bundle import JudgedOn, Manifest
 from .errors import UserError
 from .export import export
 from .fitting import Fitted, Judged, judge
-from .progress import step
+from .progress import console, step
 from .provenance import git, lock, requirements
 from .registry import Registry
 from .resampling import groups_of
@@ -54,6 +54,9 @@ def train(
     if judged is None:
         with step("judge"):
             judged = judge(snapshot.read(), settings.train)
+    warned = order.warnings(judged.frame.iloc[: judged.first], judged.late)
+    for text in warned:
+        console.print(f"warning: {text}", style="yellow", markup=False, soft_wrap=True)
     with step("fit"):
         fitted = judged.refit(settings.train.seed)
         check(judged, fitted)
@@ -66,8 +69,8 @@ def train(
             evaluate.figures(late, actual, judged.scores, judged.classes, folder / "report")
         with step("export"):
             manifest = _manifest(settings, fitted, judged, snapshot, metrics, run)
-            unseen.write(folder / "bundle", late, judged.scores)
             early = judged.frame.iloc[-judged.window :]
+            unseen.keep(folder / "bundle", late, judged.scores, early)
             parity = settings.gates.parity
             bundle = export(fitted, early, late, manifest, reference, folder / "bundle", parity)
         rows = {"train": judged.window, "judged": len(late)}
@@ -76,7 +79,8 @@ def train(
             **settings.train.model_dump(),
             **_parameters(fitted.model),
         }
-        (folder / "report" / "model_card.md").write_text(evaluate.card(manifest, parameters))
+        card = evaluate.card(manifest, parameters) + "".join(f"\n- {w}\n" for w in warned)
+        (folder / "report" / "model_card.md").write_text(card)
         with step("register"):
             version = registry.register(
                 run,

@@ -1,6 +1,6 @@
 """What a version said of rows that it had not seen: the only rows that can judge it.
 
-Those that came after it was trained are scored by the version itself. The rows that judged its
+Rows that came after it was trained are scored by the version itself. The rows that judged its
 procedure, which it was fitted on in the end, were scored by models that had not seen them; the
 bundle keeps those scores, by a hash of each row.
 """
@@ -12,21 +12,58 @@ import pandas as pd
 
 from . import data
 from .bundle import Bundle
-from .contract import Columns
+from .contract import KINDS, Columns
+from .project.features import TIME
 from .project.target import TARGET
 
-FILE = "judged.npz"
+JUDGED = "judged.npz"
+"""In a bundle: `rows`, the hashes (n,) of the rows that judged, and their `scores`, (n, k) or (n,)."""
+TRAINED = "trained.npy"
+"""In a bundle: the hashes (n,) of the rows trained on, sorted. Only without TIME: where there is
+one, it says what came later whatever the order."""
 
 
-def hashes(frame: pd.DataFrame) -> np.ndarray:
-    """A number (n,) uint64 for each row of a snapshot: its features and its label."""
-    return pd.util.hash_pandas_object(frame[[*data.FIELDS, TARGET]], index=False).to_numpy()
+def row_hashes(frame: pd.DataFrame) -> np.ndarray:
+    """A hash of each row's features and target, uint64 (n,), whatever its place in the table.
+
+    Equal values have equal hashes whether a source gives them as integers, floats or objects.
+    """
+    plain = {name: _plain(frame[name], kind) for name, kind in KINDS.items()}
+    numbers = pd.to_numeric(frame[TARGET], errors="coerce")
+    kind = "number" if numbers.notna().all() else "category"
+    plain[f"target {TARGET}"] = _plain(frame[TARGET], kind)
+    return pd.util.hash_pandas_object(pd.DataFrame(plain), index=False).to_numpy()
 
 
-def write(folder: Path, frame: pd.DataFrame, scores: np.ndarray) -> None:
-    """Keeps in a bundle's folder how its procedure scored rows that it had not seen."""
+def _plain(column: pd.Series, kind: str) -> pd.Series:
+    if kind == "number":
+        return pd.to_numeric(column, errors="coerce").astype("float64")
+    if kind == "time":
+        return pd.to_datetime(column).astype("datetime64[us]")
+    return column.astype(object).where(column.notna(), "").map(str).astype(object)
+
+
+def keep(folder: Path, judged: pd.DataFrame, scores: np.ndarray, trained: pd.DataFrame) -> None:
+    """Leaves in a bundle's folder, made if need be, what `scores` and `newer` read."""
     folder.mkdir(parents=True, exist_ok=True)
-    np.savez(folder / FILE, rows=hashes(frame), scores=scores)
+    np.savez(folder / JUDGED, rows=row_hashes(judged), scores=scores)
+    if not TIME:
+        np.save(folder / TRAINED, np.sort(row_hashes(trained)))
+
+
+def newer(frame: pd.DataFrame, bundle: Bundle) -> np.ndarray:
+    """Which rows of a snapshot came after a version was trained, and were not trained on, (n,).
+
+    Of rows that are equal as many are left out as were trained on. A bundle that does not keep its
+    rows is judged by the order alone.
+    """
+    later = data.later(frame, bundle.manifest.trained_until)
+    path = bundle.path / TRAINED
+    if TIME or not path.exists():
+        return later
+    own = pd.Series(row_hashes(frame))
+    trained = own.map(pd.Series(np.load(path)).value_counts()).fillna(0)
+    return later & (own.groupby(own).cumcount() >= trained).to_numpy()
 
 
 def scores(bundle: Bundle, frame: pd.DataFrame, columns: Columns) -> np.ndarray:
@@ -35,19 +72,19 @@ def scores(bundle: Bundle, frame: pd.DataFrame, columns: Columns) -> np.ndarray:
     `columns` are the raw columns of `frame`. Raises BundleError where the bundle needs a column
     that derive() no longer gives.
     """
-    width = () if bundle.manifest.classes is None else (len(bundle.manifest.classes),)
-    found = np.full((len(frame), *width), np.nan)
-    file = bundle.path / FILE
-    if bundle.manifest.judged and file.exists():
-        with np.load(file) as kept:
-            known, given = kept["rows"], kept["scores"]
-        order = np.argsort(known, kind="stable")
-        own = hashes(frame)
-        at = np.searchsorted(known, own, sorter=order)
-        at = order[np.minimum(at, len(order) - 1)]
-        same = known[at] == own
-        found[same] = given[at[same]]
-    later = data.later(frame, bundle.manifest.trained_until)
+    classes = bundle.manifest.classes
+    found = np.full((len(frame),) if classes is None else (len(frame), len(classes)), np.nan)
+    path = bundle.path / JUDGED
+    if path.exists():
+        with np.load(path) as kept:
+            given = pd.DataFrame({"row": kept["rows"], "at": np.arange(len(kept["rows"]))})
+            own = pd.DataFrame({"row": row_hashes(frame)})
+            for table in (given, own):  # of rows that are equal, the first is the first
+                table["which"] = table.groupby("row").cumcount()
+            at = own.merge(given, on=["row", "which"], how="left")["at"].to_numpy()
+            known = ~np.isnan(at)
+            found[known] = kept["scores"][at[known].astype(int)]
+    later = newer(frame, bundle)
     if later.any():
         found[later] = bundle.scores({name: column[later] for name, column in columns.items()})
     return found
