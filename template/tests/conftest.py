@@ -111,7 +111,7 @@ def another(tmp_path: Path) -> Iterator[Callable[..., Any]]:
         return lambda module: importlib.import_module(f"{name}.{module}")
 
     (tmp_path / "folder").mkdir()
-    with _inside(tmp_path / "folder"), pytest.MonkeyPatch.context() as patch:
+    with inside(tmp_path / "folder"), pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(tmp_path))
         patch.delenv("DATA_URI")
         yield make

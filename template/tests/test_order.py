@@ -1,4 +1,4 @@
-"""Without a time the order of the rows is all there is: what it hides is told, and no gate trusts it."""
+"""Without a time the order of the rows is all there is: it is checked, and no gate trusts it."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -52,7 +52,9 @@ def bundle(folder: Path, frame: pd.DataFrame, early: pd.DataFrame) -> SimpleName
     return SimpleNamespace(path=folder, version="1", manifest=manifest)
 
 
-def test_a_sorted_table_is_told_and_a_shuffled_one_is_not(timeless, sample, record_property) -> None:
+def test_a_sorted_table_is_told_and_a_shuffled_one_is_not(
+    timeless, sample, record_property
+) -> None:
     for name in (TARGET, data.FIELDS[-1]):
         (told,) = order.warnings(*split(arrived(sample, by=name)))
         assert f": {name} differs most" in told
@@ -131,7 +133,9 @@ def test_a_reordered_table_is_judged_on_rows_that_neither_has_seen(
     assert 0 < fair < len(held[1]) / 2
 
     (gate,) = gates.gates("staging", candidate, settings.load(gates={"min_rows": 10**6}), known)
-    assert gate.detail.startswith(f"{fair:,} of {len(sample):,} labelled rows are such that neither")
+    assert gate.detail.startswith(
+        f"{fair:,} of {len(sample):,} labelled rows are such that neither"
+    )
 
 
 def test_a_sorted_table_is_told_by_training_and_on_the_card(

@@ -155,7 +155,9 @@ def judge(
     return Gate(MAIN, sure >= needed, text)
 
 
-def common(models: list[Scored], frame: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
+def common(
+    models: list[Scored], frame: pd.DataFrame
+) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
     """The newest rows that none had seen, at most ROWS, by position; their labels (n,) as the
     metrics take them; and each model's scores of them, (n, k) or (n,), over shared classes."""
     labels, classes = frame[TARGET], models[0].classes

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from pydantic import ValidationError
 
-from . import data
+from . import contract, data
 from .contract import KINDS
 from .project.features import Features
 

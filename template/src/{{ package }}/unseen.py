@@ -17,7 +17,7 @@ from .project.features import TIME
 from .project.target import TARGET
 
 JUDGED = "judged.npz"
-"""In a bundle: `rows`, the hashes (n,) of the rows that judged, and their `scores`, (n, k) or (n,)."""
+"""In a bundle: `rows`, the hashes (n,) of the rows that judged, and `scores`, (n, k) or (n,)."""
 TRAINED = "trained.npy"
 """In a bundle: the hashes (n,) of the rows trained on, sorted. Only without TIME: where there is
 one, it says what came later whatever the order."""
