@@ -15,7 +15,7 @@ import copier
 HERE = Path(__file__).resolve().parent
 MARK = ".ciclo-demo"
 """In a folder that the demo made, and may therefore make anew."""
-PYTHONS = ("3.11", "3.12", "3.13")
+PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 OTHERS = (
     *(
         "DATA_",

@@ -33,20 +33,29 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def missing(what: str) -> NoReturn:
-    """A skip on somebody's machine, a failure in CI, where all must be there."""
-    if os.environ.get("CI"):
+def missing(what: str, allowed: bool = False) -> NoReturn:
+    """A skip on somebody's machine, a failure in CI, where all must be there, if not `allowed`."""
+    if os.environ.get("CI") and not allowed:
         pytest.fail(what)
     pytest.skip(what)
 
 
 def needs(env_manager: str, python: str = "3.13") -> None:
-    """Leaves a test out where what makes the environment is not there; in CI that is a failure."""
+    """Leaves a test out where what makes the environment is not there; in CI that is a failure.
+
+    WITHOUT_PYTHON names the Pythons that CI may lack.
+    """
     commands = {"conda": ("micromamba", "mamba", "conda"), "pip": (f"python{python}",)}.get(
         env_manager, ("uv",)
     )
     if not any(map(shutil.which, commands)):
         missing(f"none of {', '.join(commands)} is installed")
+    if env_manager == "uv" and all(
+        subprocess.run(["uv", "python", how, python], capture_output=True).returncode
+        for how in ("find", "install")
+    ):
+        lacks = python in os.environ.get("WITHOUT_PYTHON", "").split()
+        missing(f"uv neither finds nor fetches a Python {python}", lacks)
 
 
 @contextmanager

@@ -6,7 +6,9 @@ import re
 import subprocess
 import sys
 import tomllib
+from pathlib import Path
 
+import mypy
 import pytest
 from harness import ROOT, copy
 from variants import AXES, QUESTIONS, main, refusal, variants
@@ -69,7 +71,13 @@ def test_hostile_texts_arrive_as_they_are(text, template, tmp_path):
 def test_no_module_can_be_hidden():
     """The reserved names cover Python's modules and keywords, and every dependency's."""
     taken = set(QUESTIONS["taken"]["default"].split())
-    modules = {name for name in sys.stdlib_module_names if not name.startswith("_")}
+    # This Python's, and those that mypy knows of every Python.
+    known = (Path(mypy.__file__).parent / "typeshed/stdlib/VERSIONS").read_text()
+    modules = {
+        *sys.stdlib_module_names,
+        *re.findall(r"^(\w+): 3\.\d+-(?:3\.1[1-9])?\s", known, re.M),
+    }
+    modules = {name for name in modules if not name.startswith("_")}
     words = {word for word in [*keyword.kwlist, *keyword.softkwlist] if re.match("[a-z]", word)}
     pinned = (ROOT / "template/constraints.txt").read_text()
     packages = {

@@ -107,7 +107,10 @@ RUNS = [name for name in ("problem", "env_manager", "serving_format") if name in
 """The questions whose answers matter when a project runs."""
 
 
-BESIDES: dict[tuple[str, str], dict[str, Any]] = {
+LATEST = ("classification", "uv", "skops")
+"""The project that runs on the newest Python, in the covering set too."""
+BESIDES: dict[tuple[str, ...], dict[str, Any]] = {
+    LATEST: {"python": choices("python")[0]},
     ("classification", "pip"): {"ci": "azure", "docker_base": "distroless"},
     ("classification", "conda"): {"ci": "none", "docker_base": "distroless"},
     ("regression", "uv"): {"ci": "gitlab", "python": "3.11"},
@@ -120,13 +123,13 @@ BESIDES: dict[tuple[str, str], dict[str, Any]] = {
 def projects() -> list[dict[str, Any]]:
     """Every distinct project: the product of RUNS."""
     return [
-        dict(zip(RUNS, values, strict=True)) | BESIDES.get(values[:2], {})
+        dict(zip(RUNS, values, strict=True)) | BESIDES.get(values[:2], {}) | BESIDES.get(values, {})
         for values in itertools.product(*(AXES[name] for name in RUNS))
     ]
 
 
 def covering() -> list[dict[str, Any]]:
-    """Those of the projects that hold every pair of answers to two of RUNS.
+    """Those of the projects that hold every pair of answers to two of RUNS, and LATEST.
 
     The third alternates with the other two.
     """
@@ -136,7 +139,7 @@ def covering() -> list[dict[str, Any]]:
         for i, a in enumerate(first)
         for j, b in enumerate(second)
     ]
-    return [made for made in projects() if tuple(made[name] for name in RUNS) in wanted]
+    return [made for made in projects() if tuple(made[name] for name in RUNS) in [*wanted, LATEST]]
 
 
 def name(answers: dict[str, Any]) -> str:
