@@ -159,7 +159,7 @@ def test_the_monitor_of_production_does_not_read_what_test_served(journal: Any) 
     settings = package("settings").load().monitor
     seen = package("verdict").Verdict("unknown", "", "production", "1")
     package("monitor").watch(seen, None, journal, settings)
-    assert "no row of version 1" in seen.reason
+    assert seen.reason == "the journal holds no row of version 1 that production served"
 
 
 def test_rows_are_counted_as_they_are_read(journal: Any) -> None:

@@ -230,7 +230,7 @@ def load(path: Path, any_contract: bool = False) -> Bundle:
 
 
 def _unread(path: Path, error: Exception) -> Unreadable:
-    return Unreadable(f"{path}: could not be read: {reason(error)}; it may be tried again")
+    return Unreadable(f"{path}: could not be read: {reason(error)}; try again")
 
 
 def _manifest(path: Path) -> Manifest:

@@ -354,6 +354,7 @@ def _cut(value: Any) -> str:
 def journalled(settings: Settings, known: pd.Series, counts: dict[str, int]) -> pd.DataFrame:
     """The newest labelled rows of the journal, as `validated` gives those of the source.
 
+    Those of every environment: an outcome is what really happened, whatever served the prediction.
     Rows that do not fit the contract, or whose label is of another kind than the `known` ones, are
     left out; `counts` gets how many there are of each.
     """

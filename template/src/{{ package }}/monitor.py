@@ -61,7 +61,7 @@ def watch(seen: Verdict, bundle: Bundle, journal: Journal, settings: Monitor) ->
     newest = settings.recent * settings.window
     recent = journal.rows(version=version, environment=env, limit=newest)
     if not recent:
-        seen.reason = f"the journal holds no row of version {seen.version} yet"
+        seen.reason = f"the journal holds no row of version {version} that {env} served"
         return
     seen.rows, seen.until = len(recent), recent[-1].at.isoformat()
     _data(seen, bundle, recent, settings)

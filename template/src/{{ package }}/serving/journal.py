@@ -183,7 +183,10 @@ class Journal:
         return self._erase(_P.c.key == key, _O.c.ref == key)
 
     def prune(self, before: datetime) -> int:
-        """Removes what was written before a time (UTC), whatever its event's; how many."""
+        """Removes what was written before a time (UTC), whatever its event's; how many.
+
+        Of every environment: where servers that share a database differ, the shortest time counts.
+        """
         return self._erase(_P.c.written < before, _O.c.written < before)
 
     def _erase(self, predictions: Any, outcomes: Any = None) -> int:

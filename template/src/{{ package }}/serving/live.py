@@ -63,7 +63,7 @@ class Live:
             except Exception as error:
                 if told != (told := reason(error)):
                     traced = not (isinstance(error, Unreadable) or passing(error))
-                    logger.error("%s (what is served goes on)", told, exc_info=traced)
+                    logger.error("%s; what is served goes on", told, exc_info=traced)
                 delay = min(delay * 2, SLOWEST)
             else:
                 delay, told = LOOK, ""
