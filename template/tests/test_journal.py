@@ -1,10 +1,13 @@
 """The journal: order, windows, outcomes early, late and twice, erasure, a database that fails."""
 
+import json
 import logging
 import os
+import signal
 import threading
 import uuid
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from itertools import product
 from pathlib import Path
@@ -15,7 +18,7 @@ import pytest
 import sqlalchemy as sa
 
 from . import package
-from .servers import wait_for
+from .servers import Client, Server, free_port, wait_for
 
 journals = package("serving.journal")
 writers = package("serving.writer")
@@ -435,6 +438,46 @@ def test_a_stop_with_the_database_down_says_what_is_lost(
     writer.add(written(0))
     writer.stop()
     assert "1 lines were not written" in tell(caplog, logging.ERROR)[-1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_what_a_server_that_ends_under_load_has_acknowledged(
+    bundles: Path, tmp_path: Path, how: signal.Signals
+) -> None:
+    """A clean stop loses nothing; a kill only what came within flush_seconds and a write."""
+    url, flush, write = f"sqlite:///{tmp_path}/journal.db", 0.3, 1.0
+    body = {"features": json.loads((bundles / "1" / "examples.json").read_text())[0]["features"]}
+    acknowledged: list[tuple[float, str]] = []
+    port = free_port()
+
+    def ask() -> None:
+        client = Client(port)
+        with suppress(OSError):
+            while True:
+                status, answer = client("POST", "/predictions", body)
+                assert status == 200
+                acknowledged.append((monotonic(), answer["id"]))
+
+    variables = {"JOURNAL_URL": url, "JOURNAL_FLUSH_SECONDS": str(flush)}
+    arguments = (".serving", str(bundles), str(port))
+    with Server(*arguments, port=port, folder=tmp_path, **variables) as server:
+        server.ready()
+        threads = [threading.Thread(target=ask) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        threading.Event().wait(2.5)
+        at = monotonic()
+        assert server.stop(how) == (0 if how == signal.SIGTERM else -how)
+        for thread in threads:
+            thread.join()
+    journal = Journal(url)
+    kept = {row.id for row in journal.rows()}
+    journal.close()
+    last = at - flush - write if how == signal.SIGKILL else monotonic()
+    due = {id for told, id in acknowledged if told < last}
+    assert len(due) > 100
+    assert not due - kept
 
 
 def tell(caplog: pytest.LogCaptureFixture, level: int) -> list[str]:
