@@ -39,11 +39,13 @@ class Gather:
         if before < rows < MOST and left:
             loop.call_soon(self._turn, loop, rows, left - 1)
         else:
-            self._go()
+            self._go(loop)
 
-    def _go(self) -> None:
-        rows, waiting = self._rows, self._waiting
-        self._rows, self._waiting = [], []
+    def _go(self, loop: asyncio.AbstractEventLoop) -> None:
+        rows, waiting = self._rows[:MOST], self._waiting[:MOST]
+        self._rows, self._waiting = self._rows[MOST:], self._waiting[MOST:]
+        if self._rows:  # others come first: answers, and requests about the process
+            loop.call_soon(self._go, loop)
         try:
             results = self.run(rows)
         except Exception as error:
