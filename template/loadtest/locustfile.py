@@ -2,8 +2,9 @@
 
 `make load` starts this with LOAD_SCENARIO, the path of a JSON file with `rows` (feature objects
 to draw from), `long` (the same with very long strings), `largest` (rows in the largest batch),
-`outcomes` (whether labels are sent back) and `rate` (requests per second of one user, or null
-for people who wait 1 to 5 seconds). Edit the tasks and their weights to match your clients.
+`outcomes` (whether labels are sent back; a server that others use gets none, and is told to keep
+nothing) and `rate` (requests per second of one user, or null for people who wait 1 to 5 seconds).
+Edit the tasks and their weights to match your clients.
 """
 
 import json
@@ -28,6 +29,7 @@ class Client(FastHttpUser):
 
     wait_time = constant_throughput(SCENARIO["rate"]) if SCENARIO["rate"] else between(1, 5)
     network_timeout = connection_timeout = 30.0
+    default_headers = {} if SCENARIO["outcomes"] else {"X-Load-Test": "1"}
 
     def post(self, path: str, body: dict, name: str, allowed: tuple[int, ...] = ()) -> dict:
         """POST `body`; a status that is neither 2xx nor `allowed` counts as a failure."""

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from . import NAME, package
+from .servers import Server
 
 bundle = package("bundle")
 errors = package("errors")
@@ -32,33 +33,34 @@ def locustfile(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(load, "LOCUSTFILE", HERE / load.LOCUSTFILE)
 
 
-def entry(name: str, times: dict[str, int], failures: int = 0) -> dict[str, object]:
-    """One of Locust's statistics."""
-    return {
-        "name": name,
-        "start_time": 0.0,
-        "last_request_timestamp": 10.0,
-        "num_requests": sum(times.values()),
-        "num_failures": failures,
-        "response_times": times,
-    }
+CLOSED = "HTTPConnectionClosed: connection closed."
+
+
+def entry(times: dict[float, int], failures: int = 0) -> dict[str, object]:
+    """What was kept of the requests of one name: how many took so many milliseconds."""
+    errors = {CLOSED: failures} if failures else {}
+    flat = [ms for ms, n in times.items() for _ in range(n)]
+    return {"times": flat, "errors": errors, "start": 0.0, "end": 10.0}
 
 
 @pytest.mark.parametrize(
-    ("entries", "reason"),
+    ("record", "reason"),
     [
-        ([entry("one row", {"5": 95, "90": 5})], ""),
-        ([entry("one row", {"5": 94, "110": 6})], "p95 of one row is 110 ms, above 100"),
-        ([entry("one row", {"5": 98, "300": 2})], "p99 of one row is 300 ms, above 250"),
-        ([entry("one row", {"5": 98}), entry("batch", {"5": 2}, 1)], "1 of 100 requests failed"),
-        ([], "no request was made"),
-        ([entry("batch", {"5": 9})], "no request was made"),
+        ({"one row": entry({5: 95, 90: 5})}, ""),
+        ({"one row": entry({5: 94, 110: 6})}, "p95 of one row is 110 ms, above 100"),
+        ({"one row": entry({5: 98, 250.4: 2})}, "p99 of one row is 250.4 ms, above 250"),
+        (
+            {"one row": entry({5: 98}), "batch": entry({5: 2}, 1)},
+            f"1 of 100 requests failed, 1 of them 'batch' with {CLOSED}",
+        ),
+        ({}, "no request was made"),
+        ({"batch": entry({5: 9})}, "no request was made"),
     ],
     ids=["within", "p95", "p99", "failures", "nothing", "nothing-of-the-kind"],
 )
-def test_the_limits_decide(bundle_dir: Path, entries: list[dict[str, object]], reason: str) -> None:
+def test_the_limits_decide(bundle_dir: Path, record: dict[str, object], reason: str) -> None:
     limits = settings.Load(p95_ms=100, p99_ms=250)
-    report = slo.report(bundle.load(bundle_dir), entries, limits)
+    report = slo.report(bundle.load(bundle_dir), record, limits)
     assert report["passed"] is not bool(reason)
     assert reason in report["summary"]
 
@@ -109,6 +111,31 @@ def test_the_page_is_locusts_own_and_judges_nothing(
     assert "--headless" not in asked[0][4]
 
 
+@pytest.mark.slow
+def test_a_server_that_others_use_keeps_nothing_of_a_load_test(
+    bundle_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    url, port = f"sqlite:///{tmp_path}/journal.db", trial.free_port()
+    arguments = (".serving", str(bundle_dir), str(port))
+    with Server(*arguments, port=port, folder=tmp_path, JOURNAL_URL=url) as server:
+        aim = f"http://127.0.0.1:{server.ready().port}"
+        report = load.run(settings.load(load=FEW), bundle.load(bundle_dir), url=aim)
+        assert server.stop() == 0
+    assert report["requests"] > 0
+    assert not report["failures"]
+    assert not package("serving.journal").Journal(url).rows()
+
+
+@pytest.mark.slow
+def test_why_requests_failed_is_told(bundle_dir: Path, tmp_path: Path) -> None:
+    served = bundle.load(bundle_dir)
+    scenario = load._scenario(settings.load(), served, tmp_path, outcomes=False, rate=2.0)
+    record = load._attack(f"http://127.0.0.1:{trial.free_port()}", scenario, 5, 5, 2)
+    told = slo.report(served, record, settings.Load())["summary"]
+    assert "'one row' with ConnectionRefusedError" in told
+
+
 def test_a_server_answers_as_the_bundle_says(bundle_dir: Path) -> None:
     served = bundle.load(bundle_dir)
     with trial.server(served) as url:
@@ -120,9 +147,9 @@ def test_a_server_answers_as_the_bundle_says(bundle_dir: Path) -> None:
 def test_capacity_stops_where_the_limits_break(
     bundle_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def attack(aim: str, scenario: Path, users: int, *_: object) -> list[dict[str, object]]:
+    def attack(aim: str, scenario: Path, users: int, *_: object) -> dict[str, object]:
         rate = users * json.loads(scenario.read_text())["rate"]
-        return [entry("one row", {"5" if rate <= 130 else "500": round(rate * 10)})]
+        return {"one row": entry({5 if rate <= 130 else 500: round(rate * 10)})}
 
     monkeypatch.setattr(load, "_attack", attack)
     monkeypatch.chdir(tmp_path)

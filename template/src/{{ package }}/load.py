@@ -111,21 +111,22 @@ def capacity(settings: Settings, bundle: Bundle) -> dict[str, Any]:
 
 def _attack(
     aim: str, scenario: Path, users: int, spawn_rate: float, seconds: int, html: Path | None = None
-) -> list[dict[str, Any]]:
-    """Loads `aim` for some seconds; returns Locust's statistics, an entry for each request name.
+) -> dict[str, dict[str, Any]]:
+    """Loads `aim` for some seconds; returns what loadtest/record.py kept, by request name.
 
     `html` is where Locust's own report goes. Raises UserError when Locust itself fails.
     """
-    stats = scenario.with_name("stats.json")
-    stats.unlink(missing_ok=True)
+    record = scenario.with_name("record.json")
+    record.unlink(missing_ok=True)
     command = ["--headless", "--only-summary", "--run-time", f"{seconds}s", "--stop-timeout", "10"]
-    command += ["--exit-code-on-error", "0", "--json-file", str(stats.with_suffix(""))]
+    command += ["--exit-code-on-error", "0"]
     command += ["--html", str(html)] if html else []
-    done = _locust(aim, scenario, users, spawn_rate, command, capture_output=True, text=True)
-    if done.returncode or not stats.exists():
+    how = {"record": record, "capture_output": True, "text": True}
+    done = _locust(aim, scenario, users, spawn_rate, command, **how)
+    if done.returncode or not record.exists():
         last = (done.stderr.strip() or "no output").splitlines()[-1]
         raise UserError(f"load: Locust ended with {done.returncode}: {last}")
-    return json.loads(stats.read_text())
+    return json.loads(record.read_text())
 
 
 def _page(aim: str, scenario: Path, limits: Load) -> None:
@@ -138,11 +139,19 @@ def _page(aim: str, scenario: Path, limits: Load) -> None:
 
 
 def _locust(
-    aim: str, scenario: Path, users: int, spawn_rate: float, arguments: list[str], **how: Any
+    aim: str,
+    scenario: Path,
+    users: int,
+    spawn_rate: float,
+    arguments: list[str],
+    record: Path | None = None,
+    **how: Any,
 ) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--host", aim]
+    files = f"{LOCUSTFILE},{LOCUSTFILE.with_name('record.py')}"
+    command = [sys.executable, "-m", "locust", "-f", files, "--host", aim]
     command += ["--users", str(users), "--spawn-rate", str(spawn_rate), *arguments]
-    return subprocess.run(command, env=os.environ | {"LOAD_SCENARIO": str(scenario)}, **how)
+    own = {"LOAD_SCENARIO": str(scenario), "LOAD_RECORD": str(record or "")}
+    return subprocess.run(command, env=os.environ | own, **how)
 
 
 def _scenario(

@@ -34,23 +34,26 @@ def judge(entries: dict[str, dict[str, Any]], limits: Load) -> list[str]:
     reasons = []
     failures = sum(entry["failures"] for entry in entries.values())
     if failures / total > limits.max_failure_ratio:
-        worst = max(entries, key=lambda name: entries[name]["failures"])
+        errors = ((n, why, name) for name, e in entries.items() for why, n in e["errors"].items())
+        n, why, name = max(errors)
         ratio, most = f"{failures} of {total} requests failed", limits.max_failure_ratio
-        reasons.append(f"{ratio}, most of them '{worst}' (LOAD_MAX_FAILURE_RATIO={most:g})")
+        text = f"{ratio}, {n} of them '{name}' with {why}"
+        reasons.append(f"{text} (LOAD_MAX_FAILURE_RATIO={most:g})")
     for name in ("p95", "p99"):
         most, given = getattr(limits, f"{name}_ms"), entries[JUDGED].get(name, math.inf)
         if given > most:
-            text = f"{name} of {JUDGED} is {given:.0f} ms, above {most:g}"
+            text = f"{name} of {JUDGED} is {round(given, 2):g} ms, above {most:g}"
             reasons.append(f"{text} (LOAD_{name.upper()}_MS)")
     return reasons
 
 
-def report(bundle: Bundle, entries: list[dict[str, Any]], limits: Load) -> dict[str, Any]:
-    """The report of Locust's statistics; `passed` says whether all limits held."""
-    figures = {entry["name"]: _figures(entry) for entry in entries}
+def report(bundle: Bundle, record: dict[str, dict[str, Any]], limits: Load) -> dict[str, Any]:
+    """The report of what loadtest/record.py kept; `passed` says whether all limits held."""
+    figures = {name: _figures(entry) for name, entry in record.items()}
     reasons = judge(figures, limits)
-    seconds = max((e["last_request_timestamp"] or 0 for e in entries), default=0) - min(
-        (e["start_time"] for e in entries), default=0
+    entries = record.values()
+    seconds = max((e["end"] for e in entries), default=0) - min(
+        (e["start"] for e in entries), default=0
     )
     requests = sum(entry["requests"] for entry in figures.values())
     judged = figures.get(JUDGED, {})
@@ -73,14 +76,11 @@ def report(bundle: Bundle, entries: list[dict[str, Any]], limits: Load) -> dict[
 
 
 def _figures(entry: dict[str, Any]) -> dict[str, Any]:
-    """Requests, failures and percentiles in milliseconds of one entry of Locust's statistics."""
-    times = sorted((float(ms), count) for ms, count in entry["response_times"].items())
-    total, figures = sum(count for _, count in times), {}
-    for name, percent in PERCENTILES.items():
-        left = math.ceil(total * percent / 100)
-        for ms, count in times:
-            left -= count
-            if left <= 0:
-                figures[name] = ms
-                break
-    return {"requests": entry["num_requests"], "failures": entry["num_failures"], **figures}
+    """Requests, failures, their reasons, and percentiles in milliseconds, by nearest rank."""
+    times, errors = sorted(entry["times"]), entry["errors"]
+    figures = {
+        name: times[math.ceil(len(times) * percent / 100) - 1]
+        for name, percent in PERCENTILES.items()
+    }
+    failures = sum(errors.values())
+    return {"requests": len(times), "failures": failures, "errors": errors, **figures}
