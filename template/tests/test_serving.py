@@ -1,6 +1,7 @@
 """The API: predictions, the journal's routes, whatever clients may send, and swaps under load."""
 
 import gc
+import gzip
 import json
 import logging
 import os
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -171,6 +173,71 @@ def test_one_row_without_an_answer_does_not_spoil_the_others(
     assert isinstance(third, bytes)
 
 
+@pytest.mark.parametrize(
+    ("error", "status", "said"),
+    [
+        (ValueError("c is 'zz', which training did not see"), 422, "c is 'zz'"),
+        (ValueError(), 422, "ValueError"),
+        (RuntimeError("ours"), 500, "went wrong here"),
+    ],
+)
+def test_a_row_that_the_model_refuses_is_named_and_a_fault_of_ours_is_none_of_the_clients(
+    client: TestClient,
+    features: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    status: int,
+    said: str,
+) -> None:
+    bundle = state(client).live.served.bundle
+    predictor, good = (
+        bundle.predictor,
+        bundle.derived(
+            package("contract").columns([package("project.features").Features(**features)])
+        ),
+    )
+    name = bundle.manifest.numbers[0]
+    bad = features | {n: 12345.0 for n in numbers() if n == name}
+    if bad == features:
+        pytest.skip("the model sees no raw number first")
+    first = float(good[name][0])
+
+    def refuses(left: Any, right: Any) -> Any:
+        if (abs(left[:, 0] - first) > 1e-3).any():
+            raise error
+        return predictor(left, right)
+
+    monkeypatch.setitem(bundle.__dict__, "predictor", refuses)
+    one = client.post("/predictions", json={"features": bad})
+    rows = [{"features": features}, {"features": bad}, {"features": features}]
+    many = client.post("/predictions/batch", json={"rows": rows})
+    assert (one.status_code, said in one.text) == (status, True)
+    assert (many.status_code, said in many.text) == (status, True)
+    assert ("rows.1" in many.text) == (status == 422)
+    assert client.post("/predictions", json={"features": features}).status_code == 200
+
+
+def test_a_run_of_the_model_has_a_bound() -> None:
+    import asyncio
+
+    batch = package("serving.batch")
+    sizes = []
+
+    def run(rows: list[int]) -> list[int]:
+        sizes.append(len(rows))
+        return [-row for row in rows]
+
+    gather = batch.Gather(run)
+
+    async def many() -> list[int]:
+        first = asyncio.gather(*(gather(i) for i in range(3 * batch.MOST + 5)))
+        await asyncio.sleep(0)
+        return [*await first, await gather(-1)]
+
+    assert asyncio.run(many()) == [*(-i for i in range(3 * batch.MOST + 5)), 1]
+    assert sizes == [batch.MOST] * 3 + [5, 1]
+
+
 def test_a_prediction_that_is_not_finite_is_refused(
     client: TestClient, features: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -243,8 +310,11 @@ def test_the_event_time_is_given_or_a_feature_or_now(
         made = client.post("/predictions", json={"features": features, **ask}).json()
         return client.get(f"/predictions/{made['id']}").json()["time"]
 
-    assert time(time="2020-01-01T10:00:00+02:00") == "2020-01-01T08:00:00"
-    assert time() == features[TIME] if TIME else time() > "2020"
+    assert time(time="2020-01-01T10:00:00+02:00") == "2020-01-01T08:00:00Z"
+    found = time()
+    assert found.endswith("Z")
+    utc, read = package("contract").utc, datetime.fromisoformat
+    assert utc(read(found)) == utc(read(features[TIME])) if TIME else found > "2020"
 
 
 def test_labels_that_cannot_be_are_refused(client: TestClient, features: dict[str, Any]) -> None:
@@ -258,6 +328,76 @@ def test_labels_that_cannot_be_are_refused(client: TestClient, features: dict[st
         answer = client.put(path, content=text, headers={"content-type": "application/json"})
         assert answer.status_code == 422, text
         assert "outcome" in answer.text or text in ("", "[]")
+
+
+@pytest.mark.parametrize(
+    ("outcome", "classes", "kept"),
+    [(1, [False, True], True), (2.0, [1, 2], 2), ("a", ["a", "b"], "a"), (3, None, 3)],
+)
+def test_a_label_is_kept_as_the_target_has_it(outcome: Any, classes: Any, kept: Any) -> None:
+    found = package("serving.bodies").label_for(outcome, classes)
+    assert (found, type(found)) == (kept, type(kept))
+
+
+@pytest.mark.parametrize(
+    ("outcome", "classes", "said", "new"),
+    [
+        (7, [1, 2], "7 is no class of the model (1, 2); say new=true", True),
+        ("c", ["a", "b"], '"c" is no class of the model (a, b); say new=true', True),
+        (70, [*range(50)], "18, 19, ...); say new=true", True),
+        (7, [False, True], "7 is no class of the model (false, true)", False),
+        ("7", [1, 2], '"7" is no class of the model (1, 2)', False),
+        (1.5, [1, 2], "1.5 is no class of the model (1, 2)", False),
+        (True, [2, 3], "true is no class of the model (2, 3)", False),
+        (True, None, "should be a number", False),
+        ("7", None, "should be a number", False),
+        (float("nan"), None, "should be true, false, a number or a text", False),
+    ],
+)
+def test_a_label_that_is_no_class_is_refused_unless_it_is_said_to_be_new(
+    outcome: Any, classes: Any, said: str, new: bool
+) -> None:
+    label_for = package("serving.bodies").label_for
+    with pytest.raises(ValueError, match=re.escape(said)) as error:
+        label_for(outcome, classes)
+    assert ("new=true" in str(error.value)) is new
+    if new:
+        assert label_for(outcome, classes, new=True) == outcome
+    else:
+        with pytest.raises(ValueError, match=re.escape(said)):
+            label_for(outcome, classes, new=True)
+
+
+def test_a_mistyped_label_is_refused_and_a_new_class_is_said(
+    client: TestClient, features: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = client.post("/predictions", json={"features": features}).json()
+    monkeypatch.setattr(state(client).live.served.bundle.manifest, "classes", [1, 2])
+    path = f"/predictions/{made['id']}/outcome"
+    refused = client.put(path, json={"outcome": 7})
+    assert (refused.status_code, "(1, 2)" in refused.text) == (422, True)
+    assert client.get(f"/predictions/{made['id']}").json()["outcome"] is None
+    assert client.put(path, params={"new": "true"}, json={"outcome": 7}).status_code == 202
+    assert client.get(f"/predictions/{made['id']}").json()["outcome"] == 7
+
+
+def test_a_load_test_is_answered_and_not_kept(
+    client: TestClient, features: dict[str, Any], journal_url: str
+) -> None:
+    texts = {n: "never seen" for n, k in KINDS.items() if FIELDS[n].annotation is str}
+    ask, test = {"features": features | texts, "key": "mine"}, {"x-load-test": "1"}
+    one = client.post("/predictions", json=ask, headers=test)
+    many = client.post("/predictions/batch", json={"rows": [ask]}, headers=test)
+    assert many.json()["predictions"][0]["prediction"] == near(one.json()["prediction"])
+    label, when = {"outcome": one.json()["prediction"]}, {"time": "2020-01-01T10:00:00Z"}
+    told = client.put("/predictions/mine/outcome", json=label, params=when, headers=test)
+    assert told.status_code == 202
+    assert client.get(f"/predictions/{one.json()['id']}").status_code == 404
+    assert "unseen_categories_total{" not in client.get("/metrics").text
+    ask["time"] = when["time"]
+    real = client.post("/predictions", json=ask).json()
+    assert client.get(f"/predictions/{real['id']}").json()["outcome"] is None
+    assert [r.id for r in records(journal_url)] == [real["id"]]
 
 
 def test_without_a_journal_predictions_go_on(
@@ -325,6 +465,47 @@ def test_a_body_that_is_no_json_goes_when_it_is_answered(client: TestClient) -> 
     finally:
         gc.set_debug(0)
         gc.garbage.clear()
+
+
+@pytest.mark.parametrize("value", [0, 1.5, True, "1700000000", "20230514"])
+def test_a_bare_number_is_no_time(client: TestClient, features: dict[str, Any], value: Any) -> None:
+    asks: list[dict[str, Any]] = [{"features": features, "time": value}]
+    asks += [{"features": features | {n: value}} for n, k in KINDS.items() if k == "time"]
+    for ask in asks:
+        for path, body in (("", ask), ("/batch", {"rows": [ask]})):
+            answer = client.post(f"/predictions{path}", json=body)
+            assert (answer.status_code, "ISO 8601" in answer.text) == (422, True)
+    path = "/predictions/mine/outcome"
+    answer = client.put(path, params={"time": value}, json={"outcome": 1})
+    assert (answer.status_code, "ISO 8601" in answer.text) == (422, True)
+
+
+def test_true_and_false_are_no_numbers(client: TestClient, features: dict[str, Any]) -> None:
+    for name in package("serving.bodies").NUMBERS:
+        answer = client.post("/predictions", json={"features": features | {name: True}})
+        assert (answer.status_code, name in answer.text) == (422, True)
+
+
+def test_a_body_that_is_compressed_or_no_json_is_told_what_to_send(
+    client: TestClient, features: dict[str, Any]
+) -> None:
+    body = json.dumps({"features": features}).encode()
+    is_json = {"content-type": "application/json"}
+    for coding in ("gzip", "br", "GZIP, deflate"):
+        answer = client.post(
+            "/predictions",
+            content=gzip.compress(body),
+            headers=is_json | {"content-encoding": coding},
+        )
+        assert (answer.status_code, "not compressed" in answer.text) == (415, True)
+        assert answer.headers["accept-encoding"] == "identity"
+    for kind in ({}, {"content-type": "text/plain"}):
+        answer = client.post("/predictions", content=body, headers=kind)
+        assert (answer.status_code, "application/json" in answer.text) == (415, True)
+    plain = client.post(
+        "/predictions", content=body, headers=is_json | {"content-encoding": "identity"}
+    )
+    assert plain.status_code == 200
 
 
 @pytest.mark.parametrize("literal", ["NaN", "Infinity", "-Infinity", "1e400", "[]", "{}", '"?"'])
@@ -410,6 +591,29 @@ def test_an_unseen_category_is_served_and_counted(
     assert client.post("/predictions", json=body).status_code == 200
     line = f'unseen_categories_total{{column="{known[0]}"}} 1.0'
     assert line in client.get("/metrics").text
+
+
+def test_unseen_is_what_the_model_sees_and_what_was_not_kept_is_not_judged(
+    client: TestClient, features: dict[str, Any]
+) -> None:
+    import numpy as np
+
+    live, metrics = state(client).live, state(client).metrics
+
+    def summary(rows: int) -> dict[str, Any]:
+        return {"kind": "category", "counts": {"a": 5, "b": 2}, "missing": 1, "rows": rows}
+
+    class Bundle:
+        version = "1"
+        reference = {"columns": {"all": summary(8), "some": summary(9)}}  # noqa: RUF012
+
+    served = package("serving.live").Served(Bundle(), metrics)
+    service = package("serving.service").Service(live, None, metrics)
+    column = np.array(["a", "", "b", "c"], dtype=object)
+    service._count_unseen(served, {"all": column, "some": column})
+    told = client.get("/metrics").text
+    assert 'unseen_categories_total{column="all"} 1.0' in told
+    assert "some" not in told
 
 
 def test_keys_that_no_database_keeps(client: TestClient, features: dict[str, Any]) -> None:
@@ -591,6 +795,147 @@ def test_the_page_of_the_api_is_there(client: TestClient) -> None:
         assert "https://" not in page
     paths = client.get("/openapi.json").json()["paths"]
     assert {"/predictions", "/predictions/batch", "/predictions/{id}", "/version"} <= set(paths)
+
+
+@pytest.mark.parametrize("prefix", ["", "/model", "models/one/"])
+@pytest.mark.parametrize("cut", [True, False])
+def test_behind_a_prefix_whether_the_proxy_cuts_it_or_not(
+    start: Callable[..., TestClient], features: dict[str, Any], prefix: str, cut: bool
+) -> None:
+    client = start(serving={"root_path": prefix})
+    root = f"/{prefix.strip('/')}" if prefix else ""
+
+    def ask(path: str) -> Any:
+        assert path.startswith(f"{root}/")
+        return client.get(path.removeprefix(root) if cut else path, follow_redirects=False)
+
+    home = ask(f"{root}/")
+    assert (home.status_code, home.headers["location"]) == (307, f"{root}/docs")
+    page = ask(home.headers["location"]).text
+    document = re.findall(r"url: '([^']+)'", page)[0]
+    found = ask(document).json()
+    assert found.get("servers", []) == ([{"url": root}] if root else [])
+    assert "/" not in found["paths"]
+    if find_spec("fastapi_offline"):
+        files = re.findall(r'(?:href|src)="([^"]+)"', page)
+        assert {ask(file).status_code for file in files} == {200}
+    inside = "" if cut else root
+    made = client.post(f"{inside}/predictions", json={"features": features})
+    assert ask(f"{root}/predictions/{made.json()['id']}").status_code == 200
+    assert ask(f"{root}/nowhere").status_code == 404
+    assert 'route="/predictions/{id}"' in client.get("/metrics").text
+
+
+def fits(value: Any, schema: dict[str, Any], document: dict[str, Any]) -> bool:
+    """Whether a value is as a schema of the document says, with nothing that it does not name."""
+    if "$ref" in schema:
+        return fits(
+            value, document["components"]["schemas"][schema["$ref"].split("/")[-1]], document
+        )
+    if "anyOf" in schema:
+        return any(fits(value, choice, document) for choice in schema["anyOf"])
+    types: dict[str, Any] = {"object": dict, "array": list, "string": str, "boolean": bool}
+    types |= {"number": int | float, "integer": int, "null": type(None)}
+    kind = schema.get("type")
+    if kind and (
+        not isinstance(value, types[kind]) or (isinstance(value, bool) != (kind == "boolean"))
+    ):
+        return False
+    if schema.get("format") == "date-time":  # RFC 3339: with a zone
+        return datetime.fromisoformat(value).tzinfo is not None
+    if isinstance(value, list):
+        return all(fits(item, schema["items"], document) for item in value)
+    if isinstance(value, dict):
+        named, other = schema.get("properties", {}), schema.get("additionalProperties", False)
+        if not set(schema.get("required", [])) <= value.keys():
+            return False
+        return all(
+            fits(item, named[name], document)
+            if name in named
+            else other is True or (isinstance(other, dict) and fits(item, other, document))
+            for name, item in value.items()
+        )
+    return True
+
+
+def test_every_answer_is_as_the_document_of_the_api_says(
+    start: Callable[..., TestClient], features: dict[str, Any]
+) -> None:
+    """Each operation is asked well and badly: what comes is documented, and what is can come."""
+    sections = {"serving": {"max_body_mb": 0.05}}
+    clients = [start(**sections), start(journal={"url": ""}, **sections)]
+    document = clients[0].get("/openapi.json").json()
+    bodies: dict[str, Any] = {
+        "/predictions": {"features": features, "key": "mine"},
+        "/predictions/batch": {"rows": [{"features": features}] * 2},
+        "/predictions/{id}/outcome": {"outcome": 1},
+    }
+    headers = {"content-type": "application/json"}
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            if not {"predictions", "outcomes", "state"} & set(operation.get("tags", [])):
+                continue  # your own
+            seen = set()
+            for client in clients:
+                made = client.post("/predictions", json=bodies["/predictions"]).json()
+                bodies["/predictions/{id}/outcome"] = {"outcome": made["prediction"]}
+                good = {"url": path.replace("{id}", made["id"]), "headers": headers}
+                if path == "/predictions" and method == "delete":
+                    good["params"] = {"key": "mine"}
+                bad: list[dict[str, Any]] = [
+                    {"url": path.replace("{id}", "unknown")},
+                    {"url": path.replace("{id}", "%00")},
+                    {"params": {"key": "", "time": "soon", "new": "perhaps"}},
+                ]
+                if "requestBody" in operation:
+                    good["content"] = json.dumps(bodies[path]).encode()
+                    texts = [b"{", b"\xff", b"[]", b"{}", b"1", b"", b" " * 60_000, b"[" * 40_000]
+                    bad += [{"content": text} for text in texts]
+                    bad += [{"headers": headers | {"content-encoding": "gzip"}}, {"headers": {}}]
+                for change in [*bad, {}]:
+                    answer = client.request(method.upper(), **good | change)
+                    seen.add(str(answer.status_code))
+                    told = operation["responses"].get(str(answer.status_code))
+                    asked = (method, path, change, answer.status_code, answer.text[:300])
+                    assert told, asked
+                    if answer.content:
+                        schema = told["content"][answer.headers["content-type"]]["schema"]
+                        assert fits(answer.json(), schema, document), asked
+            assert set(operation["responses"]) - seen <= {"503"}, (method, path)
+
+
+def test_what_a_path_allows_is_told(client: TestClient) -> None:
+    for path, allowed in (
+        ("/predictions", "DELETE, POST"),
+        ("/predictions/1", "DELETE, GET"),
+        ("/predictions/batch", "POST"),
+        ("/predictions/1/outcome", "PUT"),
+        ("/healthz", "GET"),
+    ):
+        answer = client.request("PATCH", path, headers={"x-request-id": "abc-1"})
+        assert (answer.status_code, answer.headers["allow"]) == (405, allowed)
+        assert answer.headers["x-request-id"] == "abc-1"
+        assert "PATCH" in answer.json()["detail"]
+
+
+def test_an_idle_connection_outlives_the_waits_of_clients(
+    bundles: Path, start: Callable[..., TestClient], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, configs = package("serving.run"), []
+
+    class Server:
+        def __init__(self, config: Any) -> None:
+            configs.append(config)
+
+        def run(self, sockets: list[Any]) -> None:
+            pass
+
+    monkeypatch.setattr(run.uvicorn, "Server", Server)
+    monkeypatch.setattr(run.logs, "configure", lambda level: None)
+    settings = package("settings").load
+    run.run(bundles, settings(journal={"url": ""}), Mock())
+    run.run(bundles, settings(journal={"url": ""}, serving={"keep_alive_seconds": 9}), Mock())
+    assert [config.timeout_keep_alive for config in configs] == [75, 9]
 
 
 # As a process

@@ -111,6 +111,10 @@ class Bundle:
 
     def scores(self, columns: Columns) -> np.ndarray:
         """Raw columns in; probabilities (n, k) or values (n,) out, float64."""
+        return self.judged(self.derived(columns))
+
+    def derived(self, columns: Columns) -> Columns:
+        """Raw columns in, those that the model sees out; raises BundleError where one is gone."""
         derived = contract.derive(columns)
         missing = {*self.manifest.numbers, *self.manifest.categories} - set(derived)
         if missing:
@@ -118,6 +122,13 @@ class Bundle:
                 f"bundle {self.version}: needs {', '.join(sorted(missing))}, which derive() in "
                 "project/features.py no longer gives; train a new version"
             )
+        return derived
+
+    def judged(self, derived: Columns) -> np.ndarray:
+        """Derived columns in; probabilities (n, k) or values (n,) out, float64.
+
+        Raises ValueError where the model has no answer, naming what it did not know of one row.
+        """
         m = self.manifest
         given = contract.matrices(derived, m.numbers, m.categories, np.dtype(m.dtype))
         try:

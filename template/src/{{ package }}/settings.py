@@ -37,6 +37,13 @@ Level = Annotated[
 ]
 
 
+def _prefix(path: object) -> object:
+    return path.strip("/") and f"/{path.strip('/')}" if isinstance(path, str) else path
+
+
+RootPath = Annotated[str, BeforeValidator(_prefix)]
+
+
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
@@ -118,6 +125,12 @@ class Serving(Section):
     access_log: bool = False
     """Whether each request is logged; it costs a tenth of the throughput. Errors always are."""
     log_level: Level = "INFO"
+    keep_alive_seconds: int = Field(75, gt=0)
+    """How long a connection that nobody uses stays open: longer than clients and proxies keep it,
+    or one of them sends a request just as it is closed."""
+    root_path: RootPath = ""
+    """The prefix behind which a proxy shows this server, such as /model, whether the proxy cuts it
+    off or not; the name of a route, such as /predictions, cannot be one."""
     stop_seconds: int = 10
     """How long a stop waits for requests under way."""
 

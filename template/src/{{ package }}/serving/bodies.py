@@ -1,11 +1,14 @@
 """What clients send and get: the bodies of the API, as /docs shows them."""
 
+import json
+from contextlib import suppress
 from datetime import datetime
 from math import isfinite
 from typing import Annotated, Any
 
 from pydantic import (
     AfterValidator,
+    AwareDatetime,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -16,9 +19,15 @@ from pydantic import (
 )
 
 from ..contract import KINDS, iso, utc
+from ..predict import label
 from ..project.features import Features
 
 TIMES = [name for name, kind in KINDS.items() if kind == "time"]
+_SCHEMA = Features.model_json_schema(by_alias=False)["properties"]
+NUMBERS = [n for n, kind in KINDS.items() if kind == "number" and "boolean" not in str(_SCHEMA[n])]
+"""Fields that hold numbers and no booleans."""
+SHOWN = 20
+"""Classes named to who sends another."""
 TEXT = 10_000
 """Characters of a text in a request; the limit also makes pydantic refuse half a character."""
 
@@ -35,6 +44,30 @@ def _label(value: Any) -> Any:
     if not fits:
         raise ValueError("should be true, false, a number or a text, as the target is")
     return value
+
+
+def label_for(outcome: Any, classes: list[Any] | None, new: bool = False) -> Any:
+    """The outcome as the target has it: 1 is true where the classes are true and false.
+
+    `classes` are those of the model, None for a regression. With `new` one that the model does not
+    know is taken too, if it is of their type. Raises ValueError saying what is wrong.
+    """
+    _label(outcome)
+    if classes is None:
+        if isinstance(outcome, str | bool):
+            raise ValueError("should be a number")
+        return outcome
+    if outcome in classes:
+        return classes[classes.index(outcome)]
+    kind, fits, shown = type(classes[0]), None, json.dumps(outcome)[:50]
+    with suppress(ValueError, OverflowError):  # "seven" is no int
+        if bool not in (kind, type(outcome)) and kind(outcome) == outcome:
+            fits = kind(outcome)
+    if fits is None or not new:
+        known = ", ".join(map(label, classes[:SHOWN])) + (", ..." if len(classes) > SHOWN else "")
+        hint = "" if fits is None else "; say new=true if it is a new one"
+        raise ValueError(f"{shown} is no class of the model ({known}){hint}")
+    return fits
 
 
 Label = Annotated[
@@ -57,10 +90,19 @@ Key = Annotated[str, StringConstraints(max_length=200, pattern=r"^[^\x00-\x1f\x7
 """A client's own name for what is predicted; control characters would break a database or a log."""
 
 
+def _number(value: Any) -> Any:
+    """A number as it came; pydantic would take true for 1."""
+    if value is True or value is False:
+        raise ValueError("should be a number")
+    return value
+
+
 class Row(Features):
     """The features; what no JSON or text can hold is refused, whatever the contract says of it."""
 
     model_config = ConfigDict(allow_inf_nan=False, str_max_length=TEXT, title="Features")
+    if NUMBERS:
+        _number = field_validator(*NUMBERS, mode="before")(_number)
     if TIMES:
         _iso = field_validator(*TIMES, mode="before")(iso)
 
@@ -99,7 +141,7 @@ class AnswerMany(BaseModel):
 
 
 class Outcome(_Closed):
-    """What really happened: a label, or a number."""
+    """What really happened: a class that the model knows, or a number."""
 
     outcome: Label = Field(examples=[1])
 
@@ -115,10 +157,10 @@ class Kept(Answer):
     """A prediction as the journal has it."""
 
     key: str | None
-    time: datetime
+    time: AwareDatetime = Field(description="When it happened, in UTC.")
     contract: str
     features: dict[str, Any]
-    outcome: Any
+    outcome: Label | None
 
 
 class Erased(BaseModel):
@@ -127,7 +169,32 @@ class Erased(BaseModel):
     predictions: int
 
 
+class Wrong(BaseModel):
+    """One thing that is wrong with a request."""
+
+    loc: list[str | int] = Field(description="Where: in the path, the query or the body.")
+    msg: str
+    type: str
+
+
 class Problem(BaseModel):
     """Why a request was refused."""
 
-    detail: Any
+    detail: str | list[Wrong]
+
+
+_WHY = {
+    400: "The body is no text in UTF-8, or nested too deeply.",
+    404: "There is no such prediction, or the server keeps no journal.",
+    413: "The body is too large.",
+    415: "The body is no JSON, or compressed.",
+    422: "The field and what is wrong with it.",
+    503: "No model yet, or no journal at the moment; Retry-After says when to try again.",
+}
+BODY = (400, 413, 415, 422)
+"""How an operation that takes a body may refuse it."""
+
+
+def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """How an operation may refuse a request, as FastAPI takes it for /docs."""
+    return {s: {"model": Problem, "description": _WHY[s]} for s in sorted(statuses)}

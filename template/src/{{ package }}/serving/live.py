@@ -36,9 +36,10 @@ class Served:
         self.known = {
             name: frozenset(summary["counts"]) | {""}
             for name, summary in bundle.reference.get("columns", {}).items()
-            if summary.get("kind") == "category" and summary.get("counts")
+            if summary.get("kind") == "category"
+            and sum(summary["counts"].values()) + summary["missing"] == summary["rows"] > 0
         }
-        """The categories that training saw, of each raw column where that is known."""
+        """The categories that training saw, of each derived column where all of them were kept."""
 
 
 class Live:

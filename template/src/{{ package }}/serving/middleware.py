@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import re
+from contextvars import ContextVar
 from itertools import count
 from time import perf_counter, time_ns
 
@@ -16,7 +17,8 @@ from .metrics import Metrics
 logger = logging.getLogger(__name__)
 REQUEST_ID = re.compile(rb"[\w.:/+=-]{1,128}")
 """What is taken as an id: the rest could forge a line in somebody's log."""
-
+LOAD_TEST: ContextVar[bool] = ContextVar("load_test", default=False)
+"""Whether the request being served says X-Load-Test: it is answered, and nothing of it is kept."""
 
 _BORN = f"{os.urandom(6).hex()}-"
 _numbers = count(1)
@@ -34,15 +36,18 @@ def new_ids(n: int) -> list[str]:
 class Edge:
     """ASGI middleware; written without Starlette's base class, which costs a task a request."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, limit: int, access_log: bool) -> None:
+    def __init__(
+        self, app: ASGIApp, metrics: Metrics, limit: int, access_log: bool, root_path: str
+    ) -> None:
         self.app, self.metrics, self.limit, self.access_log = app, metrics, limit, access_log
+        self.root_path = root_path
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves one request."""
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
         start = perf_counter()
-        request = b""
+        request = coding = b""
         size: int | None = 0
         for name, value in scope["headers"]:
             if name == b"content-length" and value.isdigit():
@@ -51,6 +56,12 @@ class Edge:
                 size = None
             elif name == b"x-request-id" and REQUEST_ID.fullmatch(value):
                 request = value
+            elif name == b"x-load-test":
+                LOAD_TEST.set(True)
+            elif name == b"content-encoding" and value.lower() != b"identity":
+                coding = value
+        if self.root_path:
+            _behind(self.root_path, scope)
         name = request.decode() if request else f"{_BORN}{next(_numbers)}"
         REQUEST.set(name)  # each request runs in a context of its own
         status, started = 500, False
@@ -63,7 +74,10 @@ class Edge:
             await send(message)
 
         try:
-            if size is None:
+            if coding:
+                plain = (b"accept-encoding", b"identity")
+                await _reply(answer, 415, "body: send it as it is, not compressed", plain)
+            elif size is None:
                 await self.app(scope, self._counted(receive), answer)
             elif size > self.limit:
                 await _reply(answer, 413, too_large(self.limit))
@@ -96,9 +110,17 @@ class Edge:
         return counted
 
 
-async def _reply(send: Send, status: int, detail: str) -> None:
+def _behind(root_path: str, scope: Scope) -> None:
+    """Makes the path the whole one that the client asked for, whether a proxy cut it or not."""
+    scope["root_path"] = root_path
+    if not f"{scope['path']}/".startswith(f"{root_path}/"):
+        scope["path"] = root_path + scope["path"]
+
+
+async def _reply(send: Send, status: int, detail: str, *more: tuple[bytes, bytes]) -> None:
     body = json.dumps({"detail": detail}).encode()
-    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+    length = b"content-length", b"%d" % len(body)
+    headers = [(b"content-type", b"application/json"), length, *more]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 

@@ -51,6 +51,7 @@ def run(bundles: Path, settings: Settings, listener: socket.socket, environment:
         log_config=None,
         access_log=False,
         server_header=False,
+        timeout_keep_alive=settings.serving.keep_alive_seconds,
         timeout_graceful_shutdown=settings.serving.stop_seconds,
     )
     # uvicorn raises the signal again once it is done: it must end here, not kill us half way out

@@ -9,6 +9,7 @@ import numpy as np
 from pydantic_core import to_json
 
 from ..contract import KINDS, Columns, columns, utc
+from ..errors import reason
 from ..predict import answers
 from ..project import features as project
 from .batch import Gather
@@ -47,8 +48,10 @@ class Service:
         served = self._served()
         found = self._answers(served, asked)
         for i, answer in enumerate(found):
-            if isinstance(answer, Exception):
+            if isinstance(answer, Unanswerable):
                 raise Unanswerable(f"rows.{i}: {answer}") from answer
+            if isinstance(answer, Exception):
+                raise answer
         return self._record(served, asked, found)  # type: ignore[arg-type]
 
     def _gathered(self, asked: Sequence[Ask]) -> list[bytes | Exception]:
@@ -71,13 +74,14 @@ class Service:
         """The answer of each row without its id, as JSON, or why there is none."""
         try:
             raw = columns([*map(_features, asked)])
-            scores = served.bundle.scores(raw)
+            derived = served.bundle.derived(raw)
+            scores = served.bundle.judged(derived)
         except Exception as error:
             if len(asked) > 1:  # one row must not spoil the others'
                 return [self._answers(served, [row])[0] for row in asked]
             expected = isinstance(error, ArithmeticError | ValueError)
-            return [Unanswerable(f"features: {error}") if expected else error]
-        self._count_unseen(served, raw)
+            return [Unanswerable(f"features: {reason(error)}") if expected else error]
+        self._count_unseen(served, derived)
         if np.isfinite(scores).all():
             return [to_json(answer) for answer in answers(served.bundle, scores)]
         finite = np.isfinite(scores.reshape(len(asked), -1)).all(axis=1).tolist()
@@ -87,10 +91,11 @@ class Service:
             for i, ok in enumerate(finite)
         ]
 
-    def _count_unseen(self, served: Served, raw: Columns) -> None:
+    def _count_unseen(self, served: Served, derived: Columns) -> None:
         for name, known in served.known.items():
-            if name in raw and not known.issuperset(raw[name].tolist()):
-                unseen = sum(value not in known for value in raw[name].tolist())
+            values = derived[name].tolist() if name in derived else ()
+            if not known.issuperset(values):
+                unseen = sum(value not in known for value in values)
                 self.metrics.unseen.labels(name).inc(unseen)
 
     def _record(self, served: Served, asked: Sequence[Ask], found: Sequence[bytes]) -> list[bytes]:
