@@ -111,7 +111,7 @@ class Bundle:
 
     def scores(self, columns: Columns) -> np.ndarray:
         """Raw columns in; probabilities (n, k) or values (n,) out, float64."""
-        return self.judged(self.derived(columns))
+        return self.scores_of(self.derived(columns))
 
     def derived(self, columns: Columns) -> Columns:
         """Raw columns in, those that the model sees out; raises BundleError where one is gone."""
@@ -124,7 +124,7 @@ class Bundle:
             )
         return derived
 
-    def judged(self, derived: Columns) -> np.ndarray:
+    def scores_of(self, derived: Columns) -> np.ndarray:
         """Derived columns in; probabilities (n, k) or values (n,) out, float64.
 
         Raises ValueError where the model has no answer, naming what it did not know of one row.

@@ -75,7 +75,7 @@ class Service:
         try:
             raw = columns([*map(_features, asked)])
             derived = served.bundle.derived(raw)
-            scores = served.bundle.judged(derived)
+            scores = served.bundle.scores_of(derived)
         except Exception as error:
             if len(asked) > 1:  # one row must not spoil the others'
                 return [self._answers(served, [row])[0] for row in asked]
