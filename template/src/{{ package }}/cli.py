@@ -3,6 +3,8 @@
 import json
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -50,6 +52,17 @@ def held(environment: str, settings: Settings) -> Any:
     registry = Registry(settings)
     version = registry.holder(known(environment))
     return bundle.load(registry.pull(version, VERSIONS, environment))
+
+
+@contextmanager
+def kept_journal(settings: Settings) -> Iterator[Any]:
+    """The journal of the settings; raises UserError where none is kept."""
+    from .serving.journal import opened
+
+    with opened(settings.journal.url) as journal:
+        if journal is None:
+            raise UserError("journal.url is empty, so no journal is kept; set JOURNAL_URL")
+        yield journal
 
 
 @app.command()
@@ -157,16 +170,49 @@ def status() -> None:
 
 
 @app.command()
-def score(data: str, out: str, env: Environment = "test") -> None:
+def score(
+    data: str,
+    out: str,
+    env: Environment = "test",
+    journal: Annotated[bool, typer.Option(help="keep the rows in the journal, too")] = False,
+) -> None:
     """Predict every row of a file or table."""
     from .score import score
 
     if not data or not out:
         raise UserError("say what and where to: make score DATA=rows.csv OUT=scores.csv")
-    bundle = held(env, load())
-    rows = score(bundle, data, out)
+    settings = load()
+    bundle = held(env, settings)
+    with kept_journal(settings) if journal else nullcontext() as kept:
+        rows = score(bundle, data, out, kept, env)
     keep("score", {"rows": rows, "out": out, "version": bundle.version, "bundle": bundle.digest})
     console.print(f"{rows:,} rows scored by version {bundle.version} into {out}")
+
+
+@app.command()
+def outcomes(
+    data: str,
+    env: Environment = "test",
+    new: Annotated[bool, typer.Option(help="take classes that the model does not know")] = False,
+) -> None:
+    """Set the late labels of a file or table in the journal."""
+    from .outcomes import refusal, tell
+
+    if not data:
+        raise UserError("say where the labels are: make outcomes DATA=labels.csv")
+    settings = load()
+    classes = held(env, settings).manifest.classes
+    with kept_journal(settings) as journal:
+        told = tell(journal, classes, data, new)
+    keep("outcomes", told)
+    if told.refused:
+        raise UserError(refusal(told, data))
+    console.print(
+        f"{told.labels:,} labels written: {told.matched:,} of predictions that are there, "
+        f"{told.early:,} early; {told.replaced:,} replace an earlier one; "
+        f"{told.without:,} rows have none yet",
+        soft_wrap=True,
+    )
 
 
 @app.command()

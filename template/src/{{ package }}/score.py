@@ -12,23 +12,29 @@ from typing import Any
 
 import pandas as pd
 
+from . import journalling
 from .bundle import Bundle
 from .data import FIELDS, ID, clean, require, rows, typed
 from .errors import UserError, reason, shown
 from .predict import predict
 from .progress import console, step
 from .project.features import KEY, TIME, Features
+from .serving.journal import Journal
 from .sources import engine, is_sql, partitions, split_sql
 
 PARTITION = 50_000
 WORK = Path("var/score")
 
 
-def score(bundle: Bundle, uri: str, out: str) -> int:
+def score(
+    bundle: Bundle, uri: str, out: str, journal: Journal | None = None, environment: str = ""
+) -> int:
     """Scores every row of `uri` into `out` (.parquet, .csv or URL#TABLE); returns the rows.
 
     The output holds KEY and TIME where there are, the version, the prediction, and the
-    probability of each class. Raises UserError when a row breaks the contract.
+    probability of each class. With a journal all rows are kept there, too, as predictions of an
+    environment, before the output takes its place, and the output has their ids.
+    Raises UserError when a row breaks the contract.
     """
     if not is_sql(out) and ("://" in out or not out.endswith((".parquet", ".csv"))):
         raise UserError(f"{shown(out)}: is no output; use a .parquet or .csv file, or URL#TABLE")
@@ -36,8 +42,10 @@ def score(bundle: Bundle, uri: str, out: str) -> int:
         raise UserError(f"{shown(out)}: is what is read; choose another name for what is written")
     if not is_sql(out):  # what cannot be written is said before the work
         Path(out).parent.mkdir(parents=True, exist_ok=True)
-    job = hashlib.sha256(json.dumps([bundle.digest, uri, _state(uri), out]).encode()).hexdigest()
-    folder = WORK / job[:16]
+    what = [bundle.digest, uri, _state(uri), out, *([environment] if journal else [])]
+    name = hashlib.sha256(json.dumps(what).encode()).hexdigest()
+    job = journalling.Job(name, environment) if journal else None
+    folder = WORK / name[:16]
     if _state(uri) is None:  # a table may have changed since: nothing is taken over
         shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
@@ -47,23 +55,35 @@ def score(bundle: Bundle, uri: str, out: str) -> int:
         if not path.exists():
             with step(f"rows {total:,} to {total + len(part):,}"):
                 draft = path.with_suffix(".tmp")
-                scored(bundle, part, uri, total).to_parquet(draft, index=False)
+                table = scored(bundle, part, uri, total, job)
+                table = journalling.set_aside(table, path.with_suffix(".lines"))
+                table.to_parquet(draft, index=False)
                 draft.rename(path)
         total += len(part)
     if not total:
         raise UserError(f"{uri}: holds no rows")
+    if journal:
+        with step("journal"):
+            journalling.write(journal, sorted(folder.glob("*.lines")))
     _publish(sorted(folder.glob("*.parquet")), out)
     shutil.rmtree(folder)
     return total
 
 
-def scored(bundle: Bundle, part: pd.DataFrame, uri: str, start: int = 0) -> pd.DataFrame:
-    """One partition's predictions."""
+def scored(
+    bundle: Bundle,
+    part: pd.DataFrame,
+    uri: str,
+    start: int = 0,
+    job: journalling.Job | None = None,
+) -> pd.DataFrame:
+    """One partition's predictions; those of a job are identified, see journalling.py."""
     cleaned = clean(part, shown(uri), start)
     require(cleaned, FIELDS, shown(uri))
     if left := len(part) - len(cleaned):
         console.print(f"{left:,} rows are left out by clean() in project/data.py")
     part = typed(cleaned, shown(uri))
+    valid: list[Features] = []
     answers: list[dict[str, Any]] = []
     for chunk in rows(part, shown(uri)):
         try:
@@ -71,11 +91,13 @@ def scored(bundle: Bundle, part: pd.DataFrame, uri: str, start: int = 0) -> pd.D
         except ValueError as error:
             why = _refused(bundle, chunk, start + len(answers), error)
             raise UserError(f"{shown(uri)}: {why}") from None
+        valid += chunk if job else []
     if KEY and KEY in part:
         part = part.assign(**{KEY: part[str(ID)]})
     keep = [name for name in (KEY, TIME) if name and name in part]
     table = part[keep].reset_index(drop=True)
-    return table.assign(version=bundle.version).join(pd.json_normalize(answers))
+    table = table.assign(version=bundle.version).join(pd.json_normalize(answers))
+    return journalling.identified(table, bundle, valid, answers, job, start) if job else table
 
 
 def _refused(bundle: Bundle, chunk: list[Features], start: int, error: ValueError) -> str:

@@ -103,7 +103,7 @@ def _frames(uri: str, size: int | None) -> Iterator[pd.DataFrame]:
             )
             yield from [found] if size is None else found
     elif uri.endswith((".csv", ".csv.gz")):
-        options = _csv(uri)
+        options = csv_options(uri)
         found = pd.read_csv(uri, chunksize=size, dtype_backend="numpy_nullable", **options)
         for frame in [found] if size is None else found:
             if "index_col" not in options and not isinstance(frame.index, pd.RangeIndex):
@@ -138,7 +138,7 @@ def _batches(uri: str, size: int) -> Iterator[Any]:
         yield from parquet.iter_batches(size)
 
 
-def _csv(uri: str) -> dict[str, Any]:
+def csv_options(uri: str) -> dict[str, Any]:
     """The options of read_csv; raises UserError where the header has a name twice."""
     from .project import data as project  # which imports this module
 
