@@ -51,8 +51,8 @@ def tell(journal: Journal, classes: list[Any] | None, uri: str, new: bool = Fals
 
     A row names its prediction by ID, or by KEY and TIME as the API does with `?time=`. Its label
     stands in a column `outcome`, or is what project/target.py makes of the raw columns. `classes`
-    are the model's, None for a regression; with `new` others are taken, too. Raises UserError when the table cannot be read or lacks
-    a column, or when the journal fails.
+    are the model's, None for a regression; with `new` others are taken, too. Raises UserError when
+    the table cannot be read or lacks a column, or when the journal fails.
     """
     there = shown(uri)
     frame = _texts(read(uri), uri, classes)
