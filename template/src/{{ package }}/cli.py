@@ -22,7 +22,7 @@ app = typer.Typer(
     help="The life cycle of the model, a command a step.",
 )
 REPORTS = Path("reports")
-EXIT = {"ok": 0, "warn": 10, "retrain": 20, "unknown": 30}
+EXIT = {"ok": 0, "new": 0, "warn": 10, "retrain": 20, "unknown": 30}
 Environment = Annotated[str, typer.Option("--env", help=" | ".join(ENVIRONMENTS))]
 By = Annotated[str, typer.Option(help="who asks for it", envvar="BY")]
 

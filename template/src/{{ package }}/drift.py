@@ -44,6 +44,26 @@ def distances(reference: Reference, columns: Mapping[str, np.ndarray]) -> dict[s
     return {name: _distance(s, columns[name]) for name, s in reference["columns"].items()}
 
 
+def spread(
+    reference: Reference, columns: Mapping[str, np.ndarray], groups: np.ndarray
+) -> dict[str, float]:
+    """Each column's largest distance between a group of rows, such as a day's, and all of them.
+
+    `groups` (n,) are integers; those of fewer than 30 rows are left out, and with fewer than 5
+    others nothing is said. What goes round within the week, or comes and goes with the weather,
+    is as far in any such group, and no drift.
+    """
+    codes, counts = np.unique(groups, return_counts=True)
+    codes = codes[counts >= 30]
+    if len(codes) < 5:
+        return {}
+    found = []
+    for code in codes:
+        rows = groups == code
+        found.append(distances(reference, {name: c[rows] for name, c in columns.items()}))
+    return {name: max(one[name] for one in found) for name in reference["columns"]}
+
+
 def thresholds(reference: Reference, rows: int, floor: float) -> dict[str, float]:
     """Each column's distance that is drift, for windows of `rows` rows.
 

@@ -14,6 +14,7 @@ WORDS = {
     "ok": "The model does what it did when it was promoted.",
     "warn": "The data moved. The metric has not fallen for sure.",
     "retrain": "The metric has fallen for sure. Retrain.",
+    "new": "What is served is new: too few labelled rows to judge it by yet.",
     "unknown": "It is not known how the model does.",
 }
 STYLE = """

@@ -148,8 +148,9 @@ class Journal(Section):
 
 
 class Monitor(Section):
-    window: int = Field(1000, ge=30)
-    """Rows in a window; the metric is judged on windows of this many labelled ones."""
+    window: Annotated[int, Field(ge=30)] | Literal["day", "week"] = 1000
+    """Labelled rows in a window of the metric, or the span of one. Drift of the data is judged by
+    days where there is a time, by weeks where a day has fewer rows than this."""
     margin: float = Field(0.0, ge=0)
     """How much worse than at promotion the metric may surely be (95 %) without an alarm, in the
     metric's own unit."""

@@ -13,12 +13,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from . import concept, contract, data, drift, evaluate, order, unseen
 from .bundle import JudgedOn, Manifest
 from .errors import UserError
 from .export import export
 from .fitting import Fitted, Judged, judge
 from .progress import console, step
+from .project.features import TIME
 from .provenance import git, lock, requirements
 from .registry import Registry
 from .resampling import groups_of
@@ -65,6 +68,7 @@ def train(
             late, actual = judged.late, judged.actual
             metrics = evaluate.evaluate(actual, judged.scores)
             reference = drift.reference(judged.fitted_on, judged.scores)
+            reference["spread"] = _spread(reference, judged)
             reference["baseline"] = concept.baseline(actual, judged.scores, groups_of(late))
             evaluate.figures(late, actual, judged.scores, judged.classes, folder / "report")
         with step("export"):
@@ -106,6 +110,18 @@ def check(judged: Judged, fitted: Fitted) -> None:
             f"{len(judged.late):,} of them ({concept.MAIN} {gain.own:.4g}) than models that had "
             f"not seen those ({gain.other:.4g}); nothing is registered: look at project/model.py"
         )
+
+
+def _spread(reference: drift.Reference, judged: Judged) -> dict[str, dict[str, float]]:
+    """How far each column of a day, and of a week, was from the whole that is trained on."""
+    if not TIME:
+        return {}
+    at = judged.frame[TIME].iloc[-judged.window :].dt
+    spans = {"day": at.to_period("D"), "week": at.to_period("W-SUN")}
+    return {
+        name: drift.spread(reference, judged.fitted_on, pd.factorize(span)[0])
+        for name, span in spans.items()
+    }
 
 
 def _manifest(

@@ -18,7 +18,7 @@ class Verdict:
     """What was seen. `reports/monitor.json` holds it as it stands."""
 
     verdict: str
-    """ok, warn, retrain or unknown"""
+    """ok, warn, retrain, new or unknown"""
     reason: str
     environment: str
     version: str | None = None
@@ -40,6 +40,8 @@ class Verdict:
     """Each column in the newest window of rows."""
     drift: list[dict[str, Any]] = field(default_factory=list)
     """The columns' distances in each window of rows, counted back from the newest."""
+    unseen: str = ""
+    """Why drift of the data could not be looked at; empty if it could."""
     score: dict[str, Any] | None = None
     """Drift of the predictions: a proxy, for it needs no label."""
     adwin: list[dict[str, Any]] = field(default_factory=list)

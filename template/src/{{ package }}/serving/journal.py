@@ -31,7 +31,8 @@ from .schema import PREDICTIONS as _P
 class Record(NamedTuple):
     """One prediction; `at` is the event's time, UTC with no zone; `outcome` is None until it is
     known, and `told` says when it was written (UTC), for the last time if it was changed.
-    `environment` is the one that was served, empty where that is not known."""
+    `environment` is the one that was served, empty where that is not known; `written` says when the
+    prediction was written (UTC)."""
 
     id: str
     key: str | None
@@ -43,6 +44,7 @@ class Record(NamedTuple):
     outcome: Any = None
     told: datetime | None = None
     environment: str = ""
+    written: datetime | None = None
 
 
 BATCH = 1000
@@ -135,13 +137,17 @@ class Journal:
         since: datetime | None = None,
         until: datetime | None = None,
         environment: str | None = None,
+        every: int = 1,
     ) -> list[Record]:
         """The newest `limit` by event time, since <= at < until, oldest first; ties as they came.
+
+        With `every` one row of so many is read, spread evenly over all.
 
         `labelled`: True for those with an outcome only, False for those without, None for all.
         Rows that name no environment, as those of 0.1, count as production's.
         """
         where = _within(version, labelled, since, until, environment)
+        where += [_P.c.seq % every == 0] if every > 1 else []
         newest = (_P.c.at.desc(), _P.c.seq.desc())
         return self._read(self._select().where(*where).order_by(*newest).limit(limit))[::-1]
 
@@ -162,7 +168,7 @@ class Journal:
 
     def _select(self) -> Any:
         kept = [_P.c[name] for name in Record._fields[:7]]
-        return sa.select(*kept, OUTCOME, TOLD, ENVIRONMENT).select_from(JOINED)
+        return sa.select(*kept, OUTCOME, TOLD, ENVIRONMENT, _P.c.written).select_from(JOINED)
 
     def _read(self, query: Any) -> list[Record]:
         read = json.loads
