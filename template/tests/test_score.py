@@ -92,6 +92,14 @@ def test_a_table_is_replaced_whole_or_not_at_all(bundle, sample, monkeypatch) ->
     assert len(pd.read_sql_table("scores", "sqlite:///out.db")) == len(sample)
 
 
+def test_a_database_that_cannot_be_written_is_one_line_without_its_password(bundle) -> None:
+    with pytest.raises(UserError, match="cannot be written") as told:
+        score.score(bundle, "rows.parquet", "postgresql+psycopg://u:p/w@127.0.0.1:1/x#y")
+    assert "u:***@127.0.0.1:1/x#y" in str(told.value)
+    assert "p/w" not in str(told.value)
+    assert "\n" not in str(told.value)
+
+
 def test_examples_keep_their_scores(bundle) -> None:
     rows = pd.DataFrame([e["features"] for e in bundle.examples])
     rows.to_csv("examples.csv", index=False)

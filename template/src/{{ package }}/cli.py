@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .errors import UserError
+from .errors import UserError, shown
 from .progress import console
 from .settings import ENVIRONMENTS, VERSIONS, Settings, load
 
@@ -185,6 +185,7 @@ def score(
     bundle = held(env, settings)
     with kept_journal(settings) if journal else nullcontext() as kept:
         rows = score(bundle, data, out, kept, env)
+    out = shown(out)
     keep("score", {"rows": rows, "out": out, "version": bundle.version, "bundle": bundle.digest})
     console.print(f"{rows:,} rows scored by version {bundle.version} into {out}")
 

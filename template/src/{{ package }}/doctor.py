@@ -55,7 +55,7 @@ def _data(settings: Settings) -> str:
     from .project.data import SOURCE, load
 
     uri = settings.data.uri or SOURCE
-    return f"{uri}, {len(load(uri)):,} rows"
+    return f"{shown(uri)}, {len(load(uri)):,} rows"
 
 
 def _registry(settings: Settings) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from sqlalchemy.exc import SQLAlchemyError
 
 from . import journalling
 from .bundle import Bundle
@@ -61,7 +62,7 @@ def score(
                 draft.rename(path)
         total += len(part)
     if not total:
-        raise UserError(f"{uri}: holds no rows")
+        raise UserError(f"{shown(uri)}: holds no rows")
     if journal:
         with step("journal"):
             journalling.write(journal, sorted(folder.glob("*.lines")))
@@ -122,9 +123,13 @@ def _publish(parts: list[Path], out: str) -> None:
     frames = (pd.read_parquet(part) for part in parts)
     if is_sql(out):
         url, table = split_sql(out)
-        with engine(url).begin() as connection:  # one transaction: all rows or none
-            for i, frame in enumerate(frames):
-                frame.to_sql(table, connection, index=False, if_exists="append" if i else "replace")
+        try:
+            with engine(url).begin() as connection:  # one transaction: all rows or none
+                for i, frame in enumerate(frames):
+                    how: Any = "append" if i else "replace"
+                    frame.to_sql(table, connection, index=False, if_exists=how)
+        except (SQLAlchemyError, ImportError) as error:
+            raise UserError(f"{shown(out)}: cannot be written: {reason(error, out)}") from None
         return
     path = Path(out)
     draft = path.with_name(f".{path.name}.tmp")
