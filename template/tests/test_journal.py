@@ -293,6 +293,8 @@ def test_down_and_back(
     journal.down = True
     writer = writers.Writer(journal, interval=0.01, limit=5)
     writer.start()
+    writer.add_outcome(journals.outcome_line("id0", 1))
+    came = datetime.now(UTC).replace(tzinfo=None)
     kept = [writer.add(written(n)) for n in range(8)]
     wait_for(lambda: not writer.up)
     threading.Event().wait(0.1)  # several more tries
@@ -304,6 +306,7 @@ def test_down_and_back(
     journal.down = False
     wait_for(lambda: writer.waiting == 0)
     assert [r.id for r in journal.rows()] == [f"id{n}" for n in range(5)]
+    assert journal.get("id0").told <= came, "not when it could be written"
     wait_for(lambda: writer.up)
     assert any("written again" in text for text in tell(caplog, logging.WARNING))
     assert writer.add(written(9))

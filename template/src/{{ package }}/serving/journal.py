@@ -30,7 +30,7 @@ from .schema import PREDICTIONS as _P
 
 class Record(NamedTuple):
     """One prediction; `at` is the event's time, UTC with no zone; `outcome` is None until it is
-    known, and `told` says when it was written (UTC), for the last time if it was changed.
+    known, and `told` says when it came (UTC), for the last time if it was changed.
     `environment` is the one that was served, empty where that is not known; `written` says when the
     prediction was written (UTC)."""
 

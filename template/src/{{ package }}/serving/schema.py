@@ -1,7 +1,7 @@
 """The journal's tables in SQL: how they are made, upgraded and written in one go."""
 
 import json
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -44,7 +44,7 @@ INSERT = {
         INTO_PREDICTIONS + "SELECT value->>'id', value->>'key', value->>'at', value->>'version', "
         "value->>'contract', value->>'features', value->>'prediction', "
         "value->>'environment', :now FROM json_each(:batch) WHERE true ON CONFLICT (id) DO NOTHING",
-        INTO_OUTCOMES + "SELECT value->>'ref', value->>'at', value->>'outcome', :now "
+        INTO_OUTCOMES + "SELECT value->>'ref', value->>'at', value->>'outcome', value->>'told' "
         "FROM json_each(:batch) WHERE true " + UPSERT,
     ),
     "postgresql": (
@@ -53,8 +53,9 @@ INSERT = {
         "FROM json_to_recordset(CAST(:batch AS json)) AS r (id text, "
         "key text, at timestamp, version text, contract text, features text, prediction text, "
         "environment text) ON CONFLICT (id) DO NOTHING",
-        INTO_OUTCOMES + "SELECT ref, at, outcome, CAST(:now AS timestamp) FROM json_to_recordset("
-        "CAST(:batch AS json)) AS r (ref text, at timestamp, outcome text) " + UPSERT,
+        INTO_OUTCOMES + "SELECT ref, at, outcome, told FROM json_to_recordset("
+        "CAST(:batch AS json)) AS r (ref text, at timestamp, outcome text, told timestamp) "
+        + UPSERT,
     ),
 }
 
@@ -85,7 +86,7 @@ JOINED = PREDICTIONS.outerjoin(
 """Predictions with their outcomes, told by id or by key and time."""
 OUTCOME: Any = sa.func.coalesce(_BY_ID.c.outcome, _BY_KEY.c.outcome)
 TOLD: Any = sa.func.coalesce(_BY_ID.c.written, _BY_KEY.c.written)
-"""When the outcome was written."""
+"""When the outcome came."""
 ENVIRONMENT: Any = sa.func.coalesce(PREDICTIONS.c.environment, "")
 
 
@@ -152,5 +153,7 @@ def line(
 
 
 def outcome_line(ref: str, outcome: Any, at: datetime | None = None) -> bytes:
-    """What `Journal.insert` takes for one outcome: by id, or by own key and time."""
-    return to_json({"ref": ref, "at": stamp(at or NEVER), "outcome": json.dumps(outcome)})
+    """What `Journal.insert` takes for one outcome that came now: by id, or by own key and time."""
+    row = {"ref": ref, "at": stamp(at or NEVER), "outcome": json.dumps(outcome)}
+    row["told"] = stamp(datetime.now(UTC).replace(tzinfo=None))
+    return to_json(row)
