@@ -274,8 +274,10 @@ class Down(Journal):  # type: ignore[valid-type, misc]
 
     down = False
     error: Exception = CLOSED
+    tries = 0
 
     def insert(self, *lines: Any) -> None:
+        self.tries += 1
         if self.down:
             raise self.error
         super().insert(*lines)
@@ -441,6 +443,7 @@ def test_a_stop_with_the_database_down_says_what_is_lost(
     writer.add(written(0))
     writer.stop()
     assert "1 lines were not written" in tell(caplog, logging.ERROR)[-1]
+    assert journal.tries == 1, "a database that is down may take long to say so"
 
 
 @pytest.mark.slow

@@ -58,7 +58,7 @@ def reason(error: BaseException, uri: str = "") -> str:
         text = ""
     lines = [line.strip() for line in text.splitlines()]
     text = next(filter(None, lines), "") or type(error).__name__
-    text = text.replace(uri, shown(uri)) if uri else text
+    text = (text.replace(uri, shown(uri)) if uri else text)[: 3 * _LONGEST]
     return re.sub(r"\S+://\S+", lambda found: shown(found[0]), text)[:_LONGEST]
 
 

@@ -140,8 +140,8 @@ class Writer:
     def _run(self) -> None:
         while not self._stop.is_set():
             with suppress(Exception):  # this thread must live, even without memory for a log line
-                self._stop.wait(self._delay)
-                self._turn()
+                if not self._stop.wait(self._delay):
+                    self._turn()
 
     def _turn(self) -> None:
         up = self.up
