@@ -20,6 +20,11 @@ SHAPES = {
     "mostly zero": lambda rng, n: np.where(rng.random(n) < 0.95, 0, rng.exponential(size=n)),
     "far from zero": lambda rng, n: 1e9 + rng.exponential(size=n),
 }
+TAILS = {
+    "lognormal": lambda rng, n: rng.lognormal(10, 2, n),
+    "pareto": lambda rng, n: rng.pareto(1.1, n),
+    "cauchy": lambda rng, n: rng.standard_cauchy(n),
+}
 
 
 def text(values) -> np.ndarray:
@@ -81,6 +86,115 @@ def test_many_categories_need_a_wider_threshold_than_the_setting():
     assert drift.thresholds(reference, 100_000, 0.1)["c"] == 0.1
 
 
+@pytest.mark.parametrize("name", TAILS)
+def test_a_heavy_tail_sets_nothing_off(name: str):
+    over = []
+    for seed in range(20):  # a tail differs from one reference to the next
+        rng = np.random.default_rng(seed)
+        reference = through_json({"x": TAILS[name](rng, 2_000)})
+        limit = drift.thresholds(reference, 1000, 0.0)["x"]
+        windows = [TAILS[name](rng, 1000) for _ in range(20)]
+        over += [drift.distances(reference, {"x": window})["x"] > limit for window in windows]
+    print(f"{name}: {np.mean(over):.1%} over the threshold {limit:.3f}")
+    assert np.mean(over) <= 0.03
+
+
+@pytest.mark.parametrize("code", [999_999.0, -1e9, 1.7e308])
+@pytest.mark.parametrize("share", [0.0002, 0.002, 0.05])
+def test_a_code_for_unknown_hides_no_move(code: float, share: float):
+    rng = np.random.default_rng(8)
+
+    def rows(mean: float, n: int) -> np.ndarray:
+        x = rng.normal(mean, 10, n)
+        x[: round(n * share)] = code
+        return x
+
+    reference = through_json({"x": rows(50, 20_000)})
+    limit = drift.thresholds(reference, 1000, 0.1)["x"]
+    assert drift.distances(reference, {"x": rows(50, 1000)})["x"] < limit
+    assert drift.distances(reference, {"x": rows(70, 1000)})["x"] > 2 * limit
+
+
+def test_one_wild_value_in_a_window_is_no_drift_and_many_are():
+    rng = np.random.default_rng(9)
+    reference = through_json({"x": rng.normal(size=20_000)})
+    limit, window = drift.thresholds(reference, 1000, 0.1)["x"], rng.normal(size=1000)
+    window[0] = 1e9
+    assert drift.distances(reference, {"x": window})["x"] < limit
+    window[:30] = 1e9
+    assert drift.distances(reference, {"x": window})["x"] > limit
+
+
+@pytest.mark.parametrize("rows", [100, 500])
+def test_rare_categories_are_no_drift_of_a_small_reference(rows: int):
+    over = []
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        many, rare = rng.integers(0, 300, 3_000), rng.zipf(1.5, 3_000)
+        reference = through_json(
+            {"many": text(map(str, many[:1000])), "rare": text(map(str, rare[:1000]))}
+        )
+        limits = drift.thresholds(reference, rows, 0.0)
+        for start in range(1000, 3_000 - rows, rows):
+            window = {
+                "many": text(map(str, many[start : start + rows])),
+                "rare": text(map(str, rare[start : start + rows])),
+            }
+            found = drift.distances(reference, window)
+            over += [found[name] > limits[name] for name in found]
+    assert np.mean(over) <= 0.04
+
+
+def words(rng: np.random.Generator, language: str, n: int) -> np.ndarray:
+    return text(" ".join(rng.choice(language.split(), rng.integers(4, 12))) for _ in range(n))
+
+
+def test_texts_are_watched_by_their_length_and_do_not_travel():
+    rng = np.random.default_rng(10)
+    english = "where is my order it never came and nobody answers the telephone thanks"
+    columns = {"said": words(rng, english, 3_000), "c": text(rng.choice(list("abc"), 3_000))}
+    columns["said"][:300] = ""
+    reference = through_json(columns)
+    assert "order" not in json.dumps(reference)
+    assert drift.unseen(reference) == ["said"]
+    limit = drift.thresholds(reference, 1000, 0.1)["said"]
+    same, longer = words(rng, english, 1000), words(rng, english, 1000)
+    same[:100], longer[:100] = "", ""
+    assert drift.distances(reference, {**columns, "said": same})["said"] < limit
+    longer[100:] += " and more"
+    assert drift.distances(reference, {**columns, "said": longer})["said"] > limit
+    x, none = text(["x"] * 1000), text([""] * 1000)
+    assert drift.distances(reference, {**columns, "said": x})["said"] > limit
+    assert drift.distances(reference, {**columns, "said": none})["said"] > limit
+
+
+def test_a_reference_of_the_first_version_still_serves():
+    """What 0.1.0 wrote: no fences, and texts among the categories."""
+    points = np.linspace(-1.7, 1.7, 512).tolist()
+    texts = {f"text {i}": 1 for i in range(1000)}
+    rows = {"rows": 20_000, "missing": 0}
+    old = {
+        "rows": 20_000,
+        "score": None,
+        "columns": {
+            "x": {"kind": "number", "std": 1.0, "points": points, **rows},
+            "one": {"kind": "number", "std": 0.0, "points": [3.0], **rows},
+            "c": {"kind": "category", "counts": {"a": 9_000, "b": 11_000}, **rows},
+            "said": {"kind": "category", "counts": texts, **rows},
+        },
+    }  # fmt: skip
+    rng = np.random.default_rng(11)
+    window = {"x": rng.uniform(-1.7, 1.7, 500), "one": np.full(500, 3.0),
+              "c": text(rng.choice(["a", "b"], 500, p=[0.45, 0.55])),
+              "said": text(f"other {i}" for i in range(500))}  # fmt: skip
+    limits, found = drift.thresholds(old, 500, 0.1), drift.distances(old, window)
+    assert all(found[name] < limits[name] for name in ("x", "one", "c"))
+    window |= {"x": window["x"] + 1, "one": np.full(500, 4.0), "c": text(["b"] * 500)}
+    found = drift.distances(old, window)
+    assert all(found[name] > limits[name] for name in ("x", "one", "c"))
+    assert drift.unseen(old) == ["said"]
+
+
 def test_missing_values_are_drift_too():
     rng = np.random.default_rng(5)
     x, c = rng.normal(size=5_000), text(rng.choice(list("ab"), 5_000))
@@ -138,7 +252,7 @@ def test_it_is_small_and_the_same_each_time():
     assert len(first) < 300_000
     limits = [drift.thresholds(json.loads(first), 300, 0.1) for _ in range(2)]
     assert limits[0] == limits[1]
-    # a column of identifiers: what was rare is one category, and is no drift
+    # a column of identifiers: other ones are no drift
     window = {name: values[-1000:] for name, values in columns.items()}
     found = drift.distances(json.loads(first), window)
     assert found["c0"] < drift.thresholds(json.loads(first), 1000, 0.1)["c0"]
