@@ -52,6 +52,7 @@ def main() -> None:
         ("serving", PROJECT, "--bundles", versions),
         ("peers", PROJECT, "--bundles", versions),
         ("drift",),
+        ("false_alarms", PROJECT, "--seeds", "100"),
         ("monitor", PROJECT, "--seeds", "10"),
     ):
         print(f"\n{name}", flush=True)

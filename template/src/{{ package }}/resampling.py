@@ -5,7 +5,7 @@ strangers. So whole groups of rows are left out, one block of them after the oth
 The Jackknife and Bootstrap, 1995; Kott, The delete-a-group jackknife, 2001), and Student's t takes
 in that the blocks are few. It asks for fewer values of the metric than a bootstrap of groups
 (Cameron, Gelbach and Miller 2008), and holds its level better where groups are few:
-`benchmarks/statistics.py` prints both.
+the template's `benchmarks/false_alarms.py` prints both.
 """
 
 from collections.abc import Callable
