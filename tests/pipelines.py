@@ -29,7 +29,6 @@ echo "{{}}" >reports/update.json
 case "$*" in
   *"{fails}"*) exit 2 ;;
   *train.version*) echo version=7 ;;
-  *monitor.verdict*) echo verdict="{verdict}" ;;
   *cycle.version*) echo version="{version}" ;;
 esac
 """
@@ -69,9 +68,9 @@ class Tools:
         (self.bin / name).write_text(text)
         (self.bin / name).chmod(0o755)
 
-    def begin(self, verdict: str = "ok", version: str = "8", fails: str = "nothing") -> None:
+    def begin(self, version: str = "8", fails: str = "nothing") -> None:
         self.log.write_text("")
-        says = {"log": self.log, "verdict": verdict, "version": version, "fails": fails}
+        says = {"log": self.log, "version": version, "fails": fails}
         self.write("make", MAKE.format(**says))
 
     def calls(self) -> list[str]:
@@ -142,7 +141,6 @@ def github(project: Path) -> dict[str, Pipeline]:
                 "github.ref": f"refs/heads/{branch}",
                 "github.event_name": "push" if branch else "pull_request",
                 "vars.MLFLOW_TRACKING_URI": registry,
-                "needs.monitor.outputs.verdict": "retrain",
                 "needs.cycle.outputs.version": "8",
             }
             text = jobs[job].get("if", "true").replace("&&", "and").replace("true", "True")
@@ -290,10 +288,7 @@ def azure(project: Path) -> dict[str, Pipeline]:
                             flow, "" if branch else "PullRequest", {"MLFLOW_TRACKING_URI": registry}
                         ),
                     },
-                    stages={
-                        "monitor": {"monitor.seen.verdict": "retrain"},
-                        "cycle": {"cycle.cycle.turned.version": "8"},
-                    },
+                    stages={"cycle": {"cycle.cycle.turned.version": "8"}},
                 )
             )
 

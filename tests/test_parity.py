@@ -29,6 +29,12 @@ def test_the_graph_that_is_compared_says_something(graphs):
     }  # fmt: skip
     assert jobs["unregistered"].runs == {"push without a registry"}
     assert jobs["production"].runs == {"push"}
+    assert {name: job.verbs for name, job in graphs["github"]["cycle"].jobs.items()} == {
+        "unregistered": (),
+        "monitor": ("monitor",),
+        "cycle": ("cycle", "show", "load"),
+        "production": ("ci-promote",),
+    }
     assert [graphs["github"][name].schedule for name in ("ci", "cycle", "update")] == [
         None, "17 5 * * *", "41 4 * * 1",
     ]  # fmt: skip
