@@ -8,14 +8,17 @@ import json
 import os
 from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 from locust import events
 
 RECORD = os.environ.get("LOAD_RECORD")
-found: dict = defaultdict(lambda: {"times": [], "errors": {}, "start": None, "end": 0.0})
+found: dict[str, Any] = defaultdict(lambda: {"times": [], "errors": {}, "start": None, "end": 0.0})
 
 
-def keep(name, response_time, exception, start_time, **_) -> None:
+def keep(
+    name: str, response_time: float | None, exception: Any, start_time: float, **_: Any
+) -> None:
     """Takes in one request."""
     entry, ms = found[name], response_time or 0.0
     entry["times"].append(round(ms, 3))
@@ -27,7 +30,7 @@ def keep(name, response_time, exception, start_time, **_) -> None:
         entry["errors"][why] = entry["errors"].get(why, 0) + 1
 
 
-def write(**_) -> None:
+def write(**_: Any) -> None:
     """Writes all of it."""
     Path(str(RECORD)).write_text(json.dumps(found))
 

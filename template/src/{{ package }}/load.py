@@ -121,8 +121,9 @@ def _attack(
     command = ["--headless", "--only-summary", "--run-time", f"{seconds}s", "--stop-timeout", "10"]
     command += ["--exit-code-on-error", "0"]
     command += ["--html", str(html)] if html else []
-    given = (aim, scenario, users, spawn_rate, command)
-    done = _locust(*given, record=record, capture_output=True, text=True)
+    done = _locust(
+        aim, scenario, users, spawn_rate, command, record, capture_output=True, text=True
+    )
     if done.returncode or not record.exists():
         last = (done.stderr.strip() or "no output").splitlines()[-1]
         raise UserError(f"load: Locust ended with {done.returncode}: {last}")
