@@ -39,3 +39,15 @@ def test_what_cannot_be_written_is_one_line(trained: Path) -> None:
     done = run("bundle", "--out", "file/below")
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
     assert "file/below" in done.stderr
+
+
+def test_a_value_of_a_report_is_shown_for_a_pipeline(tmp_path, monkeypatch, capsys) -> None:
+    cli = package("cli")
+    monkeypatch.chdir(tmp_path)
+    cli.keep("cycle", {"version": "2", "promoted": ["test", "staging"], "refused": ""})
+    for what in ("cycle.version", "cycle.promoted", "cycle.refused", "cycle.unheard"):
+        cli.show(what)
+    assert capsys.readouterr().out == "version=2\npromoted=test staging\nrefused=\nunheard=\n"
+    for what in ("", "cycle", "train.version"):
+        with pytest.raises(UserError, match=rf"^WHAT={what}: is no value of a report"):
+            cli.show(what)

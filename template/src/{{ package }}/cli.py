@@ -245,6 +245,17 @@ def report() -> None:
 
 
 @app.command()
+def show(what: str) -> None:
+    """Print a value of reports/*.json, named as in train.version, the way pipelines take it."""
+    name, _, key = what.partition(".")
+    path = REPORTS / f"{name}.json"
+    if not key or not path.exists():
+        raise UserError(f"WHAT={what}: is no value of a report; say WHAT=train.version")
+    value = json.loads(path.read_text()).get(key) or ""
+    typer.echo(f"{key}={' '.join(value) if isinstance(value, list) else value}")
+
+
+@app.command()
 def cycle(force: Annotated[bool, typer.Option(help="retrain whatever is seen")] = False) -> None:
     """Monitor, and where the metric fell for sure: retrain, gate, promote."""
     from .cycle import turn
