@@ -157,18 +157,18 @@ def _match(
     asked, had = PREDICTIONS.c, OUTCOMES.c
     with journal.engine.connect() as connection:
 
-        def held(columns: Sequence[Any], names: Sequence[Any]) -> set[Any]:
-            one = len(columns) == 1
-            place = columns[0] if one else sa.tuple_(*columns)
-            query = sa.select(*columns).where(place.in_(names))
-            return {row[0] if one else tuple(row) for row in connection.execute(query)}
+        def held(name: Any, at: Any, pairs: Sequence[tuple[str, datetime]]) -> set[Any]:
+            # by name first: SQLite looks up no pair in an index
+            names = name.in_([ref for ref, _ in pairs])
+            query = sa.select(name, at).where(names, sa.tuple_(name, at).in_(pairs))
+            return {tuple(row) for row in connection.execute(query)}
 
         for part, numbers in zip(_chunks(wanted), _chunks(rows), strict=True):
             by_id = [ref for ref, at in part if at is NEVER]
             by_key = [pair for pair in part if pair[1] is not NEVER]
-            known = held([asked.id], by_id) if by_id else set()
-            known |= held([asked.key, asked.at], by_key) if by_key else set()
-            told.replaced += len(held([had.ref, had.at], part))
+            ids = sa.select(asked.id).where(asked.id.in_(by_id))
+            known = {*connection.execute(ids).scalars(), *held(asked.key, asked.at, by_key)}
+            told.replaced += len(held(had.ref, had.at, part))
             for row, (ref, at) in zip(numbers, part, strict=True):
                 if (ref if at is NEVER else (ref, at)) in known:
                     told.matched += 1
