@@ -19,6 +19,7 @@ import pytest
 from . import NAME, package
 
 data = package("data")
+values = package("values")
 features = package("project.features")
 target = package("project.target")
 settings = package("settings")
@@ -263,18 +264,18 @@ def test_a_key_is_what_the_source_has_even_beside_a_missing_one(another) -> None
 
 
 @pytest.mark.parametrize(
-    ("values", "said"),
+    ("column", "said"),
     [
         ([1.0, 1.8e18], r"^rows: 1.8e\+18 in row 1 is a float"),
         ([1.0, float("inf")], r"inf in row 1 is a float"),
         (["a", ["b"]], r"\['b'\] in row 1 names no row"),
     ],
 )
-def test_a_key_that_lost_digits_is_refused(values, said) -> None:
+def test_a_key_that_lost_digits_is_refused(column, said) -> None:
     with pytest.raises(UserError, match=said):
-        data.keys(pd.Series(values), "rows")
+        values.keys(pd.Series(column), "rows")
     given = pd.Series([1, 2.0, 0.5, "01", Decimal(10**20), True, None], dtype=object)
-    made = data.keys(given, "rows")
+    made = values.keys(given, "rows")
     assert made.tolist()[:-1] == ["1", "2", "0.5", "01", "1" + "0" * 20, "true"]
     assert made.isna().tolist()[-1]
 
@@ -375,7 +376,7 @@ MOMENTS = [datetime(2024, 3, 31), datetime(2024, 10, 27, 1, 30)]
     ],
 )
 def test_times_are_utc_to_the_microsecond_whatever_wrote_them(given) -> None:
-    made = data.times(pd.Series(given), "rows: column at")
+    made = values.times(pd.Series(given), "rows: column at")
     assert made.dtype == "datetime64[us]"
     assert [e for e in made.tolist() if not pd.isna(e)] == MOMENTS[: made.notna().sum()]
 
@@ -399,7 +400,7 @@ def test_times_are_utc_to_the_microsecond_whatever_wrote_them(given) -> None:
 )
 def test_a_time_that_would_be_guessed_is_refused(given, said) -> None:
     with pytest.raises(UserError, match=f"^rows: column at: .*{said}") as error:
-        data.times(pd.Series(given, dtype=object), "rows: column at")
+        values.times(pd.Series(given, dtype=object), "rows: column at")
     assert "\n" not in str(error.value)
     assert "clean() of project/data.py" in str(error.value)
 
@@ -447,7 +448,7 @@ def test_scoring_reads_a_table_as_training_does(another) -> None:
     assert own("score").score(bundle, "rows.csv", "out.parquet") == 200
     assert pd.read_parquet("out.parquet")["id"].tolist() == made["id"].tolist()
     frame.drop(columns="Preço").to_parquet("less.parquet")
-    with pytest.raises(own("errors").UserError, match=r"no column x; it has id, y, Dia, at \("):
+    with pytest.raises(own("errors").UserError, match=r"no column x; it has id, y, Dia, at; what"):
         own("score").score(bundle, "less.parquet", "out.csv")
 
 
@@ -525,6 +526,7 @@ def test_names_that_are_no_identifiers_and_truths_as_texts(another) -> None:
         ("frame['y'].astype(object).where(frame.index > 0, True)", "beside True in row 0"),
         ("frame['y'] / 0", "in row [0-9]+; one target"),
         ("pd.to_datetime(frame['y'])", "in row 0; one target"),
+        ("[10**30] * len(frame)", "integers of more than 64 bits"),
         ("frame['nothing']", "has no column 'nothing', which .* it has id, x, y"),
     ],
 )
@@ -549,7 +551,7 @@ def test_labels_are_one_value_a_row_of_one_kind(another, labels, said) -> None:
     ],
 )
 def test_labels_are_plain_whatever_type_holds_them(labels) -> None:
-    made = data._one_kind(pd.Series(labels).dropna(), "rows")
+    made = values.labels(pd.Series(labels).dropna(), "rows")
     assert made.dtype.kind in "bif" or made.dtype == "str"
     assert made.tolist() in ([True, False], ["a", "b"])
 
@@ -557,11 +559,11 @@ def test_labels_are_plain_whatever_type_holds_them(labels) -> None:
 @pytest.mark.parametrize("value", [2**53 + 1, -(2**53) - 1, 10**30, str(10**30), 2**63])
 def test_an_integer_that_float64_would_round_is_refused(value) -> None:
     with pytest.raises(UserError, match=f"^rows: {value} in row 1 is more than float64 holds"):
-        data._exact(pd.Series([1, value], dtype=object), "rows")
-    data._exact(pd.Series([2**53, -(2**53), "0.5", 1e300], dtype=object), "rows")
-    data._exact(pd.Series([2**53 + 2, 1]), "rows")
+        values.exact(pd.Series([1, value], dtype=object), "rows")
+    values.exact(pd.Series([2**53, -(2**53), "0.5", 1e300], dtype=object), "rows")
+    values.exact(pd.Series([2**53 + 2, 1]), "rows")
     with pytest.raises(UserError, match="in row 0"):
-        data._exact(pd.Series([2**53 + 1, 1]), "rows")
+        values.exact(pd.Series([2**53 + 1, 1]), "rows")
 
 
 @pytest.mark.parametrize(

@@ -53,6 +53,30 @@ def test_every_door_gives_the_same(bundle, sample, monkeypatch) -> None:
         assert given == (pytest.approx(expected) if isinstance(expected[0], float) else expected)
 
 
+def test_what_training_reads_is_scored(bundle, sample, monkeypatch) -> None:
+    monkeypatch.setattr(score, "PARTITION", len(sample) // 2)
+    sample.to_parquet("rows.pq", index=False)
+    parts = Path("parts.parquet")
+    parts.mkdir()
+    sample.iloc[:100].to_parquet(parts / "a.parquet")
+    sample.iloc[100:].to_parquet(parts / "b.parquet")
+    tables = []
+    for i, uri in enumerate(("rows.parquet", "rows.pq", "parts.parquet")):
+        assert score.score(bundle, uri, f"out{i}.csv") == len(sample)
+        tables.append(Path(f"out{i}.csv").read_text())
+    assert tables[0] == tables[1] == tables[2]
+
+
+def test_rows_that_clean_leaves_out_are_counted(bundle, sample, monkeypatch, capsys) -> None:
+    project = package("project.data")
+    monkeypatch.setattr(project, "clean", lambda frame: frame.iloc[10:], raising=False)
+    assert len(score.scored(bundle, sample, "rows")) == len(sample) - 10
+    assert "10 rows are left out by clean()" in capsys.readouterr().out
+    broken = sample.assign(**{package("data").FIELDS[0]: [[1]] * len(sample)})
+    with pytest.raises(UserError, match=r"row 5010\b"):
+        score.scored(bundle, broken, "rows", 5000)
+
+
 def test_a_stopped_run_goes_on(bundle, sample, monkeypatch) -> None:
     size = len(sample) // 3 + 1
     monkeypatch.setattr(score, "PARTITION", size)
@@ -120,5 +144,5 @@ def test_what_cannot_be_scored_is_named(bundle, sample) -> None:
         score.score(bundle, "rows.parquet", str(Path("rows.parquet").absolute()))
     assert len(pd.read_parquet("rows.parquet")) == len(sample)
     sample.iloc[:, :1].to_csv("narrow.csv", index=False)
-    with pytest.raises(UserError, match=r"has no column"):
+    with pytest.raises(UserError, match=r"has no column .*; it has .* belongs in clean\(\)"):
         score.score(bundle, "narrow.csv", "out.csv")

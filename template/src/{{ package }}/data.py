@@ -5,21 +5,17 @@ fingerprint is the same data, for ever.
 """
 
 import os
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import date, datetime
-from decimal import Decimal
 from enum import Enum
 from pathlib import Path
 from typing import Any
-from uuid import UUID
 
 import numpy as np
 import pandas as pd
 from pydantic import ValidationError
 
-from . import contract
+from . import contract, values
 from .bundle import sha256
 from .contract import ALIASES, KINDS, NUMBERS, ROWS, TYPES, Columns
 from .errors import UserError, reason, shown
@@ -29,7 +25,7 @@ from .project.features import KEY, TIME, Features
 from .project.target import TARGET, target
 from .serving.journal import Record, opened
 from .settings import Settings
-from .sources import EXACT, plain
+from .sources import plain
 
 SNAPSHOTS = Path("data/snapshots")
 CHUNK = 10_000
@@ -133,13 +129,12 @@ def clean(frame: pd.DataFrame, uri: str, start: int = 0) -> pd.DataFrame:
     return frame.assign(**{name: frame[alias] for name, alias in called.items() if alias in names})
 
 
-def require(frame: pd.DataFrame, wanted: list[str], uri: str) -> None:
+def require(frame: pd.DataFrame, wanted: list[str], uri: str, advice: str = "") -> None:
     """Raises UserError when columns lack, which lists those that are there."""
     if missing := [name for name in wanted if name not in frame]:
         called = [ALIASES.get(name, [name])[0] for name in missing]
         raise UserError(
-            f"{uri}: has no column {', '.join(called)}; it has {_listed(frame.columns)} (what "
-            "load() in project/data.py does to columns, scoring does not see: clean() is for both)"
+            f"{uri}: has no column {', '.join(called)}; it has {_listed(frame.columns)}{advice}"
         )
 
 
@@ -158,7 +153,7 @@ def labelled(frame: pd.DataFrame, uri: str) -> pd.DataFrame:
         raise UserError(f"{uri}: no row has a {TARGET}")
     if empty := [name for name in wanted if frame[name].isna().all()]:
         raise UserError(f"{uri}: column {', '.join(empty)} holds no value in any row")
-    frame[TARGET] = _one_kind(frame[TARGET], uri)
+    frame[TARGET] = values.labels(frame[TARGET], f"{uri}: {TARGET}")
     frame = typed(frame, uri)
     if TIME and (lacking := frame.index[frame[TIME].isna()]).size:
         raise UserError(
@@ -195,31 +190,6 @@ def labels(frame: pd.DataFrame, uri: str) -> pd.Series:
         ) from None
 
 
-def _kind(label: Any) -> str | None:
-    if isinstance(label, bool):
-        return "true or false"
-    if isinstance(label, int | float):
-        return "a number" if np.isfinite(label) else None
-    return "a text" if isinstance(label, str) else None
-
-
-def _one_kind(column: pd.Series, uri: str) -> pd.Series:
-    """Labels of a plain type; raises UserError where they are of several or of none."""
-    values = [float(v) if isinstance(v, Decimal) else v for v in _values(column)]
-    first, row = _kind(values[0]), column.index[0]
-    for i, value in zip(column.index, values, strict=True):
-        if (kind := _kind(value)) is None or kind != first:
-            beside = f" beside {_cut(values[0])} in row {row}" if first and kind else ""
-            raise UserError(
-                f"{uri}: {TARGET}: {_cut(value)} in row {i}{beside}; one target, one value a row, "
-                "all texts, all numbers or all true and false"
-            )
-    try:
-        return pd.Series(values, index=column.index).infer_objects()
-    except OverflowError:
-        raise UserError(f"{uri}: {TARGET}: holds integers of more than 64 bits") from None
-
-
 def typed(frame: pd.DataFrame, uri: str) -> pd.DataFrame:
     """The same table whatever source it came from: times without a zone, in UTC, and keys as texts.
 
@@ -233,122 +203,12 @@ def typed(frame: pd.DataFrame, uri: str) -> pd.DataFrame:
         )
     frame = frame.copy(deep=False)
     if KEY and KEY in frame:  # before the feature of that name gets the contract's type
-        frame[ID] = keys(frame[KEY], f"{uri}: column {KEY}")
+        frame[ID] = values.keys(frame[KEY], f"{uri}: column {KEY}")
     for name in {*TIMES, *filter(None, [TIME])} & {*frame.columns}:
-        frame[name] = times(frame[name], f"{uri}: column {name}")
+        frame[name] = values.times(frame[name], f"{uri}: column {name}")
     for name in {*NUMBERS} & {*frame.columns}:
-        _exact(frame[name], f"{uri}: column {name}")
+        values.exact(frame[name], f"{uri}: column {name}")
     return frame
-
-
-def times(column: pd.Series, where: str) -> pd.Series:
-    """Times in UTC without a zone, to the microsecond; those that name no zone as they stand.
-
-    Taken are times, and texts as ISO 8601 writes them, all with an offset or all without. Raises
-    UserError.
-    """
-    if isinstance(column.dtype, pd.ArrowDtype):
-        column = column.astype(object)
-    if not pd.api.types.is_datetime64_any_dtype(column.dtype):
-        values = _values(column)
-        offsets: dict[bool, tuple[Any, Any]] = {}
-        for i, (row, value) in enumerate(zip(column.index, values, strict=True)):
-            if isinstance(value, str) and (written := re.fullmatch(contract.ISO, value)):
-                offsets.setdefault(written["offset"] is not None, (row, value))
-                values[i] = re.sub(r"(\.\d{6})\d+", r"\1", value.upper())
-            elif isinstance(value, datetime):
-                offsets.setdefault(value.tzinfo is not None, (row, value))
-            elif not isinstance(value, date | None):
-                raise _no_time(where, row, value)
-        if len(offsets) == 2:
-            with_one, without = offsets[True], offsets[False]
-            raise UserError(
-                f"{where}: {_cut(with_one[1])} in row {with_one[0]} has an offset from UTC and "
-                f"{_cut(without[1])} in row {without[0]} has none; write all with one or all "
-                "without, in clean() of project/data.py"
-            )
-        texts = pd.Series(values, index=column.index, dtype=object)
-        found = pd.to_datetime(texts, format="ISO8601", utc=True, errors="coerce")
-        for row, value in column[found.isna() & column.notna()].items():
-            raise _no_time(where, row, value)
-        column = found
-    if column.dt.tz is not None:
-        column = column.dt.tz_convert("UTC").dt.tz_localize(None)
-    return column.dt.as_unit("us")
-
-
-def _no_time(where: str, row: Any, value: Any) -> UserError:
-    return UserError(
-        f"{where}: {_cut(value)} in row {row} is no time as ISO 8601 writes it, such as "
-        "2013-01-01T06:00:00Z; parse it in clean() of project/data.py, where "
-        "pd.to_datetime(..., format=...) says what it means"
-    )
-
-
-def keys(column: pd.Series, where: str) -> pd.Series:
-    """Keys as texts, as the source has them; raises UserError for one that has lost digits."""
-
-    def text(value: Any) -> str:
-        if isinstance(value, bool):
-            return str(value).lower()
-        if isinstance(value, float) and abs(value) >= EXACT:
-            raise ValueError
-        if isinstance(value, float | Decimal) and value == int(value):
-            return str(int(value))
-        if not isinstance(value, str | int | float | Decimal | date | UUID):
-            raise TypeError
-        return value.isoformat() if isinstance(value, date) else str(value)
-
-    if pd.api.types.is_integer_dtype(column.dtype):
-        return column.astype("string")
-    made = []
-    for row, value in zip(column.index, _values(column), strict=True):
-        try:
-            made.append(None if value is None else text(value))
-        except TypeError:
-            raise UserError(
-                f"{where}: {_cut(value)} in row {row} names no row; make a text or an integer of "
-                "it in clean() of project/data.py"
-            ) from None
-        except (ValueError, OverflowError):
-            raise UserError(
-                f"{where}: {value!r} in row {row} is a float, which does not hold every digit of "
-                "so large a key; read the column as text or as integers"
-            ) from None
-    return pd.Series(made, index=column.index, dtype="string")
-
-
-def _exact(column: pd.Series, where: str) -> None:
-    if pd.api.types.is_float_dtype(column.dtype) or pd.api.types.is_bool_dtype(column.dtype):
-        return
-    if pd.api.types.is_integer_dtype(column.dtype):
-        column = column[(column > EXACT) | (column < -EXACT)]
-    for row, value in zip(column.index, _values(column), strict=True):
-        if isinstance(value, str) and re.fullmatch(r"[+-]?\d{16,}", value.strip()):
-            value = int(value)
-        if isinstance(value, int) and abs(value) > EXACT and not _float_holds(value):
-            raise UserError(
-                f"{where}: {value} in row {row} is more than float64 holds to the unit; make the "
-                "field a str if it is a name, or subtract or divide in clean() of project/data.py"
-            )
-
-
-def _float_holds(value: int) -> bool:
-    try:
-        return float(value) == value and abs(value) < 2**63
-    except OverflowError:
-        return False
-
-
-def _values(column: pd.Series) -> list[Any]:
-    """Plain Python values, None where missing."""
-    values = column.astype(object).where(column.notna(), None)
-    return [v.item() if isinstance(v, np.generic) else v for v in values]
-
-
-def _cut(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 100 else text[:97] + "..."
 
 
 def journalled(settings: Settings, known: pd.Series, counts: dict[str, int]) -> pd.DataFrame:
@@ -368,12 +228,12 @@ def journalled(settings: Settings, known: pd.Series, counts: dict[str, int]) -> 
             "read (data.journal_rows)"
         )
     rows, fitting = _fitting(records)
-    kinds = {_kind(label) for label in known.head(1).tolist()}
+    kinds = {values.kind(label) for label in known.head(1).tolist()}
     if kinds == {"true or false"}:  # JSON may say 1 for true
         fitting = [
             r._replace(outcome=bool(r.outcome)) if r.outcome in (0, 1) else r for r in fitting
         ]
-    good = [i for i, record in enumerate(fitting) if _kind(record.outcome) in kinds]
+    good = [i for i, record in enumerate(fitting) if values.kind(record.outcome) in kinds]
     rows, fitting = [rows[i] for i in good], [fitting[i] for i in good]
     counts["journal"], counts["journal_unfit"] = len(records), len(records) - len(rows)
     if counts["journal_unfit"]:
@@ -386,7 +246,7 @@ def journalled(settings: Settings, known: pd.Series, counts: dict[str, int]) -> 
     frame = table(rows)
     if ID:
         named = frame[KEY] if KEY in KINDS else pd.Series([None] * len(rows), dtype="string")
-        own = keys(named, "the journal").tolist()
+        own = values.keys(named, "the journal").tolist()
         frame[ID] = pd.array(
             [r.key or (r.id if pd.isna(k) else k) for r, k in zip(fitting, own, strict=True)],
             dtype="string",
@@ -435,16 +295,16 @@ def table(rows: list[Features]) -> pd.DataFrame:
     """Validated rows as a table, with types that hold for any part of it."""
     made = {}
     for name, kind in KINDS.items():
-        values = [row.__dict__[name] for row in rows]
+        column = [row.__dict__[name] for row in rows]
         if kind == "time":
-            values, dtype = [v and contract.utc(v) for v in values], "datetime64[us]"
+            column, dtype = [v and contract.utc(v) for v in column], "datetime64[us]"
         elif kind == "category":
-            values, dtype = [v.value if isinstance(v, Enum) else v for v in values], "str"
+            column, dtype = [v.value if isinstance(v, Enum) else v for v in column], "str"
         elif TYPES[name] == {bool}:
             dtype = "boolean"
         else:
             dtype = "Int64" if TYPES[name] <= {int, bool} else "float64"
-        made[name] = pd.Series(values, dtype=dtype)
+        made[name] = pd.Series(column, dtype=dtype)
     return pd.DataFrame(made)
 
 
@@ -461,7 +321,7 @@ def rows(frame: pd.DataFrame, uri: str) -> Iterator[list[Features]]:
         except ValidationError as error:
             for e in error.errors(include_url=False):
                 i, *where = e["loc"]
-                text = f"{'.'.join(map(str, where))}: {e['msg']} (got {_cut(e['input'])})"
+                text = f"{'.'.join(map(str, where))}: {e['msg']} (got {values.cut(e['input'])})"
                 bad.setdefault(start + int(i), text)
     if bad:
         shown = [f"  row {frame.index[i]}: {text}" for i, text in sorted(bad.items())[:SHOWN]]
@@ -473,8 +333,8 @@ def rows(frame: pd.DataFrame, uri: str) -> Iterator[list[Features]]:
 
 def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
     """Rows as plain Python values, None where missing."""
-    names, values = list(frame.columns), [_values(frame[name]) for name in frame.columns]
-    return [dict(zip(names, row, strict=True)) for row in zip(*values, strict=True)]
+    columns = [values.plain(frame[name]) for name in frame.columns]
+    return [dict(zip(frame.columns, row, strict=True)) for row in zip(*columns, strict=True)]
 
 
 def columns(frame: pd.DataFrame, uri: str = "the snapshot") -> Columns:

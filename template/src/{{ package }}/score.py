@@ -25,6 +25,7 @@ from .sources import engine, is_sql, partitions, split_sql
 
 PARTITION = 50_000
 WORK = Path("var/score")
+CLEAN = "; what load() in project/data.py does to columns belongs in clean(), which scoring shares"
 
 
 def score(
@@ -80,7 +81,7 @@ def scored(
 ) -> pd.DataFrame:
     """One partition's predictions; those of a job are identified, see journalling.py."""
     cleaned = clean(part, shown(uri), start)
-    require(cleaned, FIELDS, shown(uri))
+    require(cleaned, FIELDS, shown(uri), CLEAN)
     if left := len(part) - len(cleaned):
         console.print(f"{left:,} rows are left out by clean() in project/data.py")
     part = typed(cleaned, shown(uri))
