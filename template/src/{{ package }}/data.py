@@ -225,35 +225,40 @@ def journalled(settings: Settings, known: pd.Series, counts: dict[str, int]) -> 
         records = records[-most:]
         console.print(
             f"the journal holds more than {most:,} labelled rows; the newest {most:,} of them are "
-            "read (data.journal_rows)"
+            "read (data.journal_rows)",
+            soft_wrap=True,
         )
-    rows, fitting = _fitting(records)
-    kinds = {values.kind(label) for label in known.head(1).tolist()}
-    if kinds == {"true or false"}:  # JSON may say 1 for true
-        fitting = [
-            r._replace(outcome=bool(r.outcome)) if r.outcome in (0, 1) else r for r in fitting
-        ]
-    good = [i for i, record in enumerate(fitting) if values.kind(record.outcome) in kinds]
-    rows, fitting = [rows[i] for i in good], [fitting[i] for i in good]
-    counts["journal"], counts["journal_unfit"] = len(records), len(records) - len(rows)
+    (kind,) = map(values.kind, known.iloc[:1].tolist())
+    parts, kept = [], []
+    for start in range(0, len(records), CHUNK):
+        rows, fitting = _fitting(records[start : start + CHUNK])
+        if kind == "true or false":  # JSON may say 1 for true
+            fitting = [
+                r._replace(outcome=bool(r.outcome)) if r.outcome in (0, 1) else r for r in fitting
+            ]
+        good = [i for i, record in enumerate(fitting) if values.kind(record.outcome) == kind]
+        parts.append(table([rows[i] for i in good]))
+        kept += [fitting[i] for i in good]
+    counts["journal"], counts["journal_unfit"] = len(records), len(records) - len(kept)
     if counts["journal_unfit"]:
         console.print(
             f"{counts['journal_unfit']:,} rows of the journal do not fit the contract and are left "
-            "out"
+            "out",
+            soft_wrap=True,
         )
-    if not rows:
+    if not kept:
         return pd.DataFrame()
-    frame = table(rows)
+    frame = plain(pd.concat(parts, ignore_index=True))
     if ID:
-        named = frame[KEY] if KEY in KINDS else pd.Series([None] * len(rows), dtype="string")
+        named = frame[KEY] if KEY in KINDS else pd.Series([None] * len(kept), dtype="string")
         own = values.keys(named, "the journal").tolist()
         frame[ID] = pd.array(
-            [r.key or (r.id if pd.isna(k) else k) for r, k in zip(fitting, own, strict=True)],
+            [r.key or (r.id if pd.isna(k) else k) for r, k in zip(kept, own, strict=True)],
             dtype="string",
         )
-    at = [record.at if TIME else record.told for record in fitting]
+    at = [record.at if TIME else record.told for record in kept]
     frame[TIME or ARRIVAL] = pd.Series(at, dtype="datetime64[us]")
-    frame[TARGET] = pd.Series([record.outcome for record in fitting]).infer_objects()
+    frame[TARGET] = pd.Series([record.outcome for record in kept]).infer_objects()
     if not TIME:  # labels that were written in one go came one after the other all the same
         frame[ARRIVAL] += pd.to_timedelta(frame.groupby(ARRIVAL).cumcount(), unit="us")
     return frame

@@ -62,7 +62,7 @@ class Data(Section):
     """CSV or Parquet file or address, or a SQL URL with #table; empty means project/data.py's."""
     journal: bool = True
     """Whether rows served and labelled since then are trained on too."""
-    journal_rows: int = Field(200_000, gt=0)
+    journal_rows: int = Field(100_000, gt=0)
     """How many of those are read, the newest ones; they are held in memory."""
 
 
