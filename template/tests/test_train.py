@@ -6,6 +6,7 @@ from pathlib import Path
 
 import mlflow
 import numpy as np
+import pandas as pd
 import pytest
 
 from . import NAME, package
@@ -57,19 +58,30 @@ def test_a_hold_out_that_cannot_judge_is_refused(project: Path, monkeypatch) -> 
     assert not known.versions()
 
 
-def test_pyfunc_predicts_with_the_same_code(trained: Path) -> None:
-    import pandas as pd
-
+@pytest.mark.parametrize("how", ["as they come", "as floats", "as objects", "half missing"])
+def test_pyfunc_predicts_with_the_same_code(trained: Path, sample: pd.DataFrame, how: str) -> None:
     registry.Registry(settings.load())
     bundle = bundles.load(trained / "var/versions/1")
-    rows = [e["features"] for e in bundle.examples]
-    frame = data.typed(pd.DataFrame(rows), "rows")
+    frame = sample[data.FIELDS].dropna().head(20)
     numbers = [n for n, k in package("contract").KINDS.items() if k == "number"]
-    given = mlflow.pyfunc.load_model(f"models:/{bundle.manifest.name}/1").predict(
-        frame.astype(dict.fromkeys(numbers, "float64"))
-    )
-    expected = package("predict").predict(bundle, bundles.ROWS.validate_python(rows))
+    if how == "as floats":
+        frame = frame.astype(dict.fromkeys(numbers, "float64"))
+    if how == "as objects":
+        frame = frame.astype(object)
+    if how == "half missing":
+        fields = package("project.features").Features.model_fields
+        free = [name for name in data.FIELDS if not fields[name].is_required()]
+        frame = frame.astype(dict.fromkeys(free, object))
+        frame.loc[frame.index[::2], free] = None
+    given = mlflow.pyfunc.load_model(f"models:/{bundle.manifest.name}/1").predict(frame)
+    rows = bundles.ROWS.validate_python(data.records(data.typed(frame, "rows")))
+    expected = package("predict").predict(bundle, rows)
     assert given["prediction"].tolist() == [a["prediction"] for a in expected]
+
+
+def test_training_gives_no_advice_on_integers(project: Path, recwarn) -> None:
+    train.train(settings.load(), registry.Registry(settings.load()), data.snapshot(settings.load()))
+    assert not [w for w in recwarn if "integer column" in str(w.message)]
 
 
 def test_training_twice_gives_the_same_model(project_of_two) -> None:

@@ -113,17 +113,18 @@ def _difference(
     given: np.ndarray,
 ) -> str:
     """Where both differ most, and what to do, in a line."""
-    held, off = worst[: len(late)], worst > tolerance
-    at = int(worst.argmax())
-    if held.max(initial=0.0) > tolerance:  # the probes are made of such rows
-        at, where, kind = int(held.argmax()), "on held-out rows", ""
+    n, off = len(late), worst > tolerance
+    if off[:n].any():  # the probes are made of such rows
+        at, where, kind = int(worst[:n].argmax()), "on held-out rows", ""
         for name in data.FIELDS:
             gone = late[name].isna().to_numpy()
-            if gone[off[: len(late)]].all() and not gone.all():
+            if gone[off[:n]].all() and not gone.all():
                 where, kind = f"where {name} is missing", "missing"
                 break
-    else:
-        where, kind = f"where {probed[at - len(late)].what}", probed[at - len(late)].kind
+    else:  # one change says more than several
+        found = (n + np.flatnonzero(off[n:])).tolist()
+        at = max(found, key=lambda i: (bool(probed[i - n].field), worst[i]))
+        where, kind = f"where {probed[at - n].what}", probed[at - n].kind
     if np.isfinite(worst[at]):
         what = f"the exported model and scikit-learn differ by {worst[at]:.2g} {where}"
     elif np.isnan(given[at]).any():
@@ -134,7 +135,7 @@ def _difference(
 
 
 def _answers(score: Callable[[Columns], np.ndarray], columns: Columns, width: int) -> np.ndarray:
-    """Scores (n, width), NaN in the rows that are refused or have no finite answer."""
+    """Scores (n, width), NaN in rows that are refused or whose answer no float32 holds."""
     n = len(next(iter(columns.values())))
     try:
         found = np.asarray(score(columns), dtype=np.float64).reshape(n, width)
@@ -150,7 +151,8 @@ def _answers(score: Callable[[Columns], np.ndarray], columns: Columns, width: in
                 for part in (slice(None, half), slice(half, None))
             ]
         )
-    return np.where(np.isfinite(found).all(axis=1, keepdims=True), found, np.nan)
+    there = (np.abs(found) <= contract.LARGEST).all(axis=1, keepdims=True)
+    return np.where(there, found, np.nan)
 
 
 def _examples(draft: Bundle, late: pd.DataFrame, probed: list[Probe]) -> list[dict[str, Any]]:

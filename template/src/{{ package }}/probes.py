@@ -17,8 +17,8 @@ MISSING = 16
 """Held-out rows in which a field goes missing; other changes are made in a quarter of them."""
 KNOWN = 100
 """Categories of a field, out of those trained on, that are probed."""
-MIXED = 50
-"""Rows in which a random half of what may be missing is missing."""
+MIXED = 200
+"""Rows in which a random half of the fields are changed."""
 
 
 @dataclass(frozen=True)
@@ -27,30 +27,38 @@ class Probe:
 
     row: Features
     field: str
-    """What was changed; empty for more than one."""
+    """What was changed; empty where more than one was."""
     kind: str
-    """missing, or the kind of the field: number, category, time."""
+    """missing, or what the field holds: number, category, time; empty for some of each."""
     what: str
     """The change in words, after "where"."""
 
 
 def probes(early: pd.DataFrame, late: pd.DataFrame) -> list[Probe]:
-    """Held-out rows (`late`) with one field changed, or with several missing.
+    """Held-out rows (`late`) with one field changed, then with several.
 
     Each field goes missing, takes the ends of its range in training (`early`) and values far out,
     or is a known, a new and an empty category. What the contract refuses is left out.
     """
     base = data.records(late[data.FIELDS].iloc[spread(len(late), MISSING)])
-    found = [probe for name in data.FIELDS for probe in _of(name, early[name], base)]
-    gone = sorted({probe.field for probe in found if probe.kind == "missing"})
-    if len(gone) > 1:
-        random = np.random.default_rng(0)
-        chosen = [gone, *([n for n in gone if random.random() < 0.5] for _ in range(MIXED))]
-        for i, names in enumerate(chosen):
-            row = _row(base[i % len(base)] | dict.fromkeys(names))
-            if row and len(names) > 1:
-                words = f"{', '.join(names)} are missing"
-                found.append(Probe(row, "", "missing", words))
+    found: list[Probe] = []
+    allowed: dict[str, list[Any]] = {name: [] for name in data.FIELDS}
+    for name in data.FIELDS:
+        for record, value in _changes(name, early[name], base):
+            if row := _row(record | {name: value}):
+                kind = "missing" if value is None else KINDS[name]
+                found.append(Probe(row, name, kind, _said(name, value)))
+                allowed[name].append(value)
+    random = np.random.default_rng(0)
+    several = [{name: None for name, values in allowed.items() if None in values}]
+    for _ in range(MIXED):
+        some = [name for name, values in allowed.items() if values and random.random() < 0.5]
+        several.append({name: allowed[name][random.integers(len(allowed[name]))] for name in some})
+    for i, changed in enumerate(several):
+        row = _row(base[i % len(base)] | changed)
+        if row and len(changed) > 1:
+            kind = "missing" if all(value is None for value in changed.values()) else ""
+            found.append(Probe(row, "", kind, ", ".join(_said(*item) for item in changed.items())))
     return found
 
 
@@ -59,18 +67,17 @@ def spread(n: int, wanted: int) -> np.ndarray:
     return np.linspace(0, n - 1, min(wanted, n)).round().astype(int)
 
 
-def _of(name: str, values: pd.Series, base: list[dict[str, Any]]) -> Iterator[Probe]:
-    for record in base:
-        if row := _row(record | {name: None}):
-            yield Probe(row, name, "missing", f"{name} is missing")
+def _changes(
+    name: str, values: pd.Series, base: list[dict[str, Any]]
+) -> Iterator[tuple[dict[str, Any], Any]]:
+    """Records, and the value that the field is to take in each."""
+    yield from ((record, None) for record in base)
     kind = KINDS[name]
-    for i, value in enumerate(_known(kind, values)):
-        if row := _row(base[i % len(base)] | {name: value}):
-            yield Probe(row, name, kind, f"{name} is {_shown(value)}")
+    known = _known(kind, values)
+    for i, value in enumerate(known):
+        yield base[i % len(base)], value
     for record in base[:: max(1, len(base) // 4)]:
-        for value in _far(kind, record[name]):
-            if row := _row(record | {name: value}):
-                yield Probe(row, name, kind, f"{name} is {_shown(value)}")
+        yield from ((record, value) for value in _far(kind, record[name], known))
 
 
 def _known(kind: str, values: pd.Series) -> list[Any]:
@@ -81,14 +88,15 @@ def _known(kind: str, values: pd.Series) -> list[Any]:
     return ordered.iloc[spread(len(ordered), 5)].tolist()
 
 
-def _far(kind: str, value: Any) -> list[Any]:
+def _far(kind: str, value: Any, known: list[Any]) -> list[Any]:
     if kind == "category":
         return ["", "É è", "never seen"]
     if kind == "time":
         return [datetime(1970, 1, 1), datetime(2100, 1, 1)]
-    if value is None or isinstance(value, str | bool | np.bool_):
+    if any(isinstance(v, str | bool | np.bool_) for v in known):
         return [0, 1]
-    return [0, -value, value * 10, value * 1000]
+    some = [v for v in (value, *known[:1], *known[-1:]) if v is not None]
+    return [0, *(v * times for v in some for times in (-1, 10, 1000))]
 
 
 def _row(record: dict[str, Any]) -> Features | None:
@@ -100,7 +108,9 @@ def _row(record: dict[str, Any]) -> Features | None:
     return row if np.isfinite([n for n in numbers if n is not None]).all() else None
 
 
-def _shown(value: Any) -> str:
+def _said(name: str, value: Any) -> str:
+    if value is None:
+        return f"{name} is missing"
     if isinstance(value, str):
-        return repr(value[:40]) if value else "empty"
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
+        return f"{name} is {value[:40]!r}" if value else f"{name} is empty"
+    return f"{name} is {value:.6g}" if isinstance(value, float) else f"{name} is {value}"

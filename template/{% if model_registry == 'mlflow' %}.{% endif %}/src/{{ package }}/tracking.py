@@ -202,8 +202,9 @@ class Tracking:
 
         with warnings.catch_warnings(action="ignore"):
             data = from_pandas(frame, source=source, name=self.name, digest=digest)
+            entity = data._to_mlflow_entity()
         tags = [InputTag("mlflow.data.context", "training")]
-        self.client.log_inputs(run, [DatasetInput(data._to_mlflow_entity(), tags)])
+        self.client.log_inputs(run, [DatasetInput(entity, tags)])
 
     def _log_model(
         self, run: str, bundle: Bundle, frame: "pd.DataFrame", requirements: list[str]

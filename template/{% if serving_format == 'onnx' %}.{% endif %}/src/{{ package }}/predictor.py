@@ -36,18 +36,28 @@ def export(model: Any, numbers: int, categories: int, path: Path) -> None:
             options=options,
             target_opset={"": 17, "ai.onnx.ml": 3},
         )
+        if any(
+            attribute.name == "case_change_action" and attribute.s != b"NONE"
+            for node in onnx.graph.node
+            for attribute in node.attribute
+        ):
+            raise UserError(
+                f"{type(model).__name__} cannot be exported to ONNX (it lowers texts, which takes "
+                "the locale en_US.UTF-8, and images have none); set lowercase=False in the "
+                f"vectorizer of project/model.py{ELSE}"
+            )
         path.write_bytes(onnx.SerializeToString())
         load(path)
+    except UserError:
+        raise
     except Exception as error:
         root: BaseException = error
         while under := root.__cause__ or root.__context__:
-            root = under
-        why = f"{type(root).__name__}: {reason(root)}"  # what it was raised from says little
-        wayout = "choose another estimator in project/model.py"
-        if "locale" in why:
-            wayout = "set lowercase=False in its vectorizer in project/model.py"
+            root = under  # what it was raised from says more
+        why = f"{type(root).__name__}: {reason(root)}"
         raise UserError(
-            f"{type(model).__name__} cannot be exported to ONNX ({why}); {wayout}{ELSE}"
+            f"{type(model).__name__} cannot be exported to ONNX ({why}); "
+            f"choose another estimator in project/model.py{ELSE}"
         ) from None
 
 
@@ -59,6 +69,7 @@ def load(path: Path) -> Predictor:
     refusals = (states.Fail, states.InvalidArgument, states.RuntimeException)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1  # one worker, one core
+    options.log_severity_level = 4  # what fails is raised, and need not be printed too
     # By its name: of bytes it would keep a copy.
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     inputs = [i.name for i in session.get_inputs()]
