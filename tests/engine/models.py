@@ -23,8 +23,8 @@ warnings.simplefilter("ignore")
 sys.path.insert(0, str(Path.cwd() / "src"))
 PACKAGE = next(p.parent.name for p in Path("src").glob("*/project"))
 TOLERANCE = 1e-4
-WORDS = "Late early Gate closed open, delay! snow RAIN fog; clear crew fuel".split()
-FEATURES = '''
+WORDS = ["Late", "early", "Gate", "closed", "open,", "delay!", "snow", "RAIN", "fog;", "clear"]
+FEATURES = """
 from pydantic import BaseModel, ConfigDict
 
 KEY = TIME = None
@@ -42,7 +42,7 @@ class Features(BaseModel):
 
 def derive(columns):
     return columns
-'''
+"""
 
 
 def rows(n: int, seed: int, wide: bool = False) -> pd.DataFrame:
@@ -401,7 +401,10 @@ def gist(message: str) -> str:
         return f"cannot be exported: no converter for {name[1]}"
     if "lowers texts" in found[1]:
         return "cannot be exported: lowers texts"
-    return f"cannot be exported: {re.sub(r'[^A-Za-z ]+', ' ', why or kind).split('  ')[0][:60]}".strip()
+    if not why[:1].isalpha():
+        return f"cannot be exported: {kind}"
+    words = re.sub(r"[^A-Za-z ]+", " ", why).partition("  ")[0][:60]
+    return f"cannot be exported: {words.strip()}"
 
 
 def outcome(parts: Any, target: str, model: Any, folder: Path) -> str:
