@@ -46,7 +46,13 @@ class TargetModule(Protocol):
 
 
 class DataModule(Protocol):
-    """project/data.py: where rows come from, and which of them judge the model."""
+    """project/data.py: where rows come from, and which of them judge the model.
+
+    Optional, for training and batch scoring alike (a request of the API has its form already):
+    `CSV`, a dict of options of pandas.read_csv such as {"sep": ";"}, and
+    `clean(frame: pd.DataFrame) -> pd.DataFrame`, the table as the contract takes it: renamed, with
+    its times parsed. It gets all rows, or a part of them when scoring.
+    """
 
     @property
     def SOURCE(self) -> str:
@@ -54,12 +60,6 @@ class DataModule(Protocol):
 
     def load(self, uri: str, /) -> "pd.DataFrame":
         """All rows of a source."""
-
-    # Optional, for training and batch scoring alike (a request of the API has its form already):
-    #   CSV: dict        options of pandas.read_csv, such as {"sep": ";", "decimal": ","}
-    #   clean(frame: pd.DataFrame) -> pd.DataFrame
-    #                    the table as the contract takes it: renames, parses times; row by row,
-    #                    since scoring gives it a part of the rows at a time
 
     def split(
         self, frame: "pd.DataFrame", holdout: float, /
