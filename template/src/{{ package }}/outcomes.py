@@ -11,7 +11,7 @@ import pandas as pd
 import sqlalchemy as sa
 from pydantic import TypeAdapter, ValidationError
 
-from . import data
+from . import data, values
 from .errors import UserError, reason, shown
 from .project.features import KEY, TIME
 from .serving.bodies import Key, Label, label_for
@@ -123,9 +123,9 @@ def _references(frame: pd.DataFrame, uri: str) -> tuple[pd.Series, Sequence[date
             f"{uri}: does not say whose labels these are: it needs a column {ID} (the "
             f"prediction's){own}; it has {', '.join(map(str, frame))}"
         )
-    times = data.times(frame[WHEN], f"{uri}: column {WHEN}")
+    times = values.times(frame[WHEN], f"{uri}: column {WHEN}")
     at = [None if pd.isna(t) else t.to_pydatetime() for t in times]
-    return data.keys(frame[KEY], f"{uri}: column {KEY}"), at
+    return values.keys(frame[KEY], f"{uri}: column {KEY}"), at
 
 
 def _checked(kind: TypeAdapter, name: str | None, value: Any) -> Any:
