@@ -13,13 +13,13 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from math import isnan
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import copier
-import numpy as np
 
 HERE = Path(__file__).resolve().parent
 NOISE = 0.003
@@ -45,7 +45,7 @@ def derive(columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {{name: column for name, column in columns.items() if name != "at"}}
 '''
 METRICS = {
-    "classification": '''import numpy as np
+    "classification": """import numpy as np
 
 
 def accuracy(actual: np.ndarray, predicted: np.ndarray) -> float:
@@ -54,7 +54,7 @@ def accuracy(actual: np.ndarray, predicted: np.ndarray) -> float:
 
 METRICS = {"accuracy": accuracy}
 GREATER_IS_BETTER = True
-''',
+""",
     "regression": '''import numpy as np
 
 
@@ -68,7 +68,7 @@ METRICS = {"skill": skill}
 GREATER_IS_BETTER = True
 ''',
 }
-MODEL = '''from sklearn.base import BaseEstimator
+MODEL = """from sklearn.base import BaseEstimator
 from sklearn.ensemble import RandomForest{kind}
 
 TRUSTED: list[str] = []
@@ -76,15 +76,15 @@ TRUSTED: list[str] = []
 
 def build(numbers: list[int], categories: list[int], seed: int) -> BaseEstimator:
     return RandomForest{kind}(20, min_samples_leaf=5, random_state=seed)
-'''
-TARGET = '''import pandas as pd
+"""
+TARGET = """import pandas as pd
 
 TARGET = "y"
 
 
 def target(frame: pd.DataFrame) -> pd.Series:
     return frame["y"]
-'''
+"""
 
 
 def main() -> None:
@@ -96,7 +96,7 @@ def main() -> None:
     given = parser.parse_args()
     project = given.out / "project"
     python = rendered(project, given.python)
-    known = json.loads(run(python, project, "-c", LIST))
+    known = json.loads(run(python, project, str(HERE / "streams.py")))
     chosen = {n: k for n, k in known.items() if n in given.streams or not given.streams}
 
     def live(name: str) -> list[dict[str, Any]]:
@@ -113,21 +113,9 @@ def main() -> None:
     for text in summary(rows):
         print(text)
     (given.out / "cycle.json").write_text(json.dumps(rows, indent=2) + "\n")
-    picture(rows, python, given.out)
-
-
-LIST = """
-import json
-from streams import STREAMS
-
-kinds = {
-    name: {"drift": s.drift, "problem": s.problem, "columns": s.make(0)[0].shape[1]}
-    for name, s in STREAMS.items()
-}
-kinds["flights"] = {"drift": "real", "problem": "classification", "columns": 0}
-print(json.dumps(kinds))
-"""
-"""Asks the streams for their shape: river is there only in the project's environment."""
+    files = [given.out / name for name in ("cycle.json", "cycle.png")]
+    subprocess.run([python, HERE / "cycle_picture.py", *files], check=True)
+    print(f"picture: {files[1]}")
 
 
 def rendered(project: Path, python: Path | None) -> Path:
@@ -144,7 +132,9 @@ def rendered(project: Path, python: Path | None) -> Path:
     )
     if python:
         return python.absolute()
-    subprocess.run(["make", "--silent", "setup", f"PYTHON={sys.executable}"], cwd=project, check=True)
+    subprocess.run(
+        ["make", "--silent", "setup", f"PYTHON={sys.executable}"], cwd=project, check=True
+    )
     return project / ".venv" / "bin" / "python"
 
 
@@ -196,7 +186,7 @@ def row(name: str, drift: str, lives: list[dict[str, Any]]) -> dict[str, Any]:
     """The means over seeds of one stream, with the calendar that is best in hindsight."""
 
     def mean(way: str, figure: str) -> float:
-        return float(np.mean([life[way][figure] for life in lives]))
+        return fmean(life[way][figure] for life in lives)
 
     calendars = [way for way in lives[0] if way.startswith("each")]
     best = max(calendars, key=lambda way: mean(way, "metric"))
@@ -226,7 +216,7 @@ def line(row: dict[str, Any]) -> str:
     metrics = " ".join(f"{row[f'{way} metric']:6.4f}" for way in ("never", "best", "ciclo"))
     worst = " ".join(f"{row[f'{way} worst']:6.3f}" for way in ("never", "best", "ciclo"))
     part = share(row)
-    said = "     -" if np.isnan(part) else f"{part:6.0%}"
+    said = "     -" if isnan(part) else f"{part:6.0%}"
     promotions = f"{row['ciclo promotions']:4.1f} /{row['best promotions']:4.0f}"
     return (
         f"{row['stream']:20} {row['drift']:9} {metrics} {said} {row['least gain']:+7.4f}  "
@@ -239,7 +229,7 @@ def summary(rows: list[dict[str, Any]]) -> list[str]:
     """The figures to reach, over all streams and seeds."""
     worst = min(rows, key=lambda row: row["least gain"])
     moved = [share(r) for r in rows if r["drift"] in ("abrupt", "gradual", "recurring")]
-    moved = [part for part in moved if not np.isnan(part)]
+    moved = [part for part in moved if not isnan(part)]
     still = [r for r in rows if r["drift"] == "none"]
     more = [r["stream"] for r in rows if r["ciclo promotions"] >= max(r["best promotions"], 1)]
     found = [
@@ -248,47 +238,13 @@ def summary(rows: list[dict[str, Any]]) -> list[str]:
     ]
     if moved:
         found.append(
-            f"with concept drift: {np.mean(moved):.0%} of what the best calendar gains (least "
+            f"with concept drift: {fmean(moved):.0%} of what the best calendar gains (least "
             f"{min(moved):.0%}); as many promotions as that or more: {', '.join(more) or 'nowhere'}"
         )
     if still:
-        rate = np.mean([r["ciclo promotions"] / r["turns"] for r in still])
+        rate = fmean(r["ciclo promotions"] / r["turns"] for r in still)
         found.append(f"without drift: {20 * rate:.2f} new versions in 20 windows")
     return found
-
-
-PICTURE = """
-import json, sys
-import matplotlib
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
-
-rows = json.load(open(sys.argv[1]))[::-1]
-figure, axes = plt.subplots(figsize=(9, 0.6 + 0.34 * len(rows)), layout="constrained")
-for i, row in enumerate(rows):
-    gain = {way: row[way + " metric"] - row["never metric"] for way in ("best", "ciclo")}
-    axes.plot([0, gain["best"]], [i, i], color="#cbd5e0", zorder=1)
-    axes.plot(gain["best"], i, "|", color="#4a5568", markersize=12, label="best calendar, in hindsight" if not i else None)
-    axes.plot(gain["ciclo"], i, "o", color="#d1495b", label="ciclo" if not i else None)
-    text = f"{row['ciclo promotions']:.0f} / {row['best promotions']:.0f}"
-    axes.annotate(text, (1.01, i), xycoords=("axes fraction", "data"), va="center", fontsize=8)
-axes.axvline(0, color="#a0aec0", linewidth=1)
-axes.set_yticks(range(len(rows)), [row["stream"] for row in rows])
-axes.set(xlabel="gain over a model that is never retrained", xscale=("symlog"))
-axes.set_xscale("symlog", linthresh=0.02)
-axes.set_title("right: new versions in production, ciclo / calendar", fontsize=9, loc="right")
-axes.legend(frameon=False, loc="lower right")
-axes.spines[["top", "right"]].set_visible(False)
-figure.savefig(sys.argv[2], dpi=120)
-"""
-
-
-def picture(rows: list[dict[str, Any]], python: Path, out: Path) -> None:
-    """Draws the gains; matplotlib is there only in the project's environment."""
-    subprocess.run(
-        [python, "-c", PICTURE, out / "cycle.json", out / "cycle.png"], check=True
-    )
-    print(f"picture: {out / 'cycle.png'}")
 
 
 if __name__ == "__main__":

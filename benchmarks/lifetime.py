@@ -170,7 +170,8 @@ class Life:
         scores, first = np.concatenate(parts), self.stream.train
         labels = self.rows[fitting.TARGET].iloc[first:]
         actual = fitting.codes(labels, self.classes())
-        tenths = [METRIC(a, s) for a, s in zip(*(np.array_split(v, 10) for v in (actual, scores)))]
+        parts = zip(np.array_split(actual, 10), np.array_split(scores, 10), strict=True)
+        tenths = [METRIC(*part) for part in parts]
         return {
             "metric": float(np.mean(tenths)),
             "worst": float(np.min(tenths)),
