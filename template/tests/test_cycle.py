@@ -18,8 +18,12 @@ FREE = {"load": False, "min_rows": 50, "unattended": True}
 WINDOW = 100
 
 
+TRAIN = {"folds": 5, "windows": [1.0, 0.1]}
+
+
 def kept(**gates: object):
-    return settings.load(gates={**FREE, **gates}, monitor={"window": WINDOW, "threshold": 99.0})
+    watch = {"window": WINDOW, "threshold": 99.0}
+    return settings.load(gates={**FREE, **gates}, monitor=watch, train=TRAIN)
 
 
 @pytest.fixture
@@ -67,41 +71,95 @@ def happen(windows: int, right: float, start: datetime = datetime(2031, 1, 1)) -
 def test_nothing_served_is_said(known) -> None:
     done = cycle.turn(kept(), known)
     assert (done.verdict, done.version) == ("unknown", "")
-    assert "no row" in done.reason
+    assert "version 1 has 0 labelled rows" in done.reason
 
 
 def test_a_quiet_model_is_left_alone(known) -> None:
-    happen(6, right=1.0)
+    happen(10, right=1.0)
     done = cycle.turn(kept(), known)
-    assert done.verdict == "ok", done.reason
+    assert (done.verdict, done.version, done.back) == ("ok", "", ""), done.reason
+    assert "needed (gates.confidence)" in done.reason, "a candidate was compared"
     assert len(known.versions()) == 1
 
 
-def test_a_fall_is_answered_once_and_up_to_production(known) -> None:
-    happen(6, right=0.0)
-    done = cycle.turn(kept(margin=-1e9), known)
+def test_a_fall_is_answered_and_up_to_production(known) -> None:
+    happen(10, right=0.0)
+    done = cycle.turn(kept(), known)
     assert (done.verdict, done.version) == ("retrain", "2"), done.reason
     assert done.promoted == ["test", "staging", "production"]
     assert known.alias("production") == "2"
+    manifest = bundles.load(known.pull("2", Path("var/versions"))).manifest
+    assert manifest.rows < 1000, "only the newest rows know the new rule"
+    assert manifest.judged.models == 5
 
 
-def test_a_refused_answer_is_not_given_twice(known) -> None:
-    happen(6, right=0.0)
+def test_what_is_not_better_is_compared_again_when_labels_came(known) -> None:
+    happen(10, right=0.0)
     done = cycle.turn(kept(margin=1e9), known)
-    assert (done.version, done.promoted) == ("2", ["test"])
-    assert "needed" in done.refused
-    again = cycle.turn(kept(margin=1e9), known)
-    assert (again.verdict, again.version) == ("retrain", "")
-    assert "version 2 was trained on that already" in again.reason
-    happen(1, right=0.0, start=datetime(2032, 1, 1))
-    assert cycle.turn(kept(margin=1e9), known).version == "3"
+    assert (done.verdict, done.version, done.promoted) == ("retrain", "", [])
+    assert "needed (gates.confidence)" in done.reason
+    again = cycle.turn(kept(), known)
+    assert again.version == ""
+    assert "0 labelled rows came since a candidate was compared" in again.reason
+    happen(4, right=0.0, start=datetime(2032, 1, 1))
+    assert cycle.turn(kept(), known).version == "2"
+
+
+def test_a_training_that_fails_is_not_tried_every_night(known, monkeypatch) -> None:
+    happen(10, right=0.0)
+    error = package("errors").UserError
+
+    def fail(*_: object, **__: object) -> None:
+        raise error("the disk is full of cats")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cycle, "train", fail)
+        with pytest.raises(error, match="cats"):
+            cycle.turn(kept(), known)
+    assert "0 labelled rows came since" in cycle.turn(kept(), known).reason
+    with monkeypatch.context() as patch:
+        patch.setattr(cycle, "choose", lambda *_: fail())
+        with pytest.raises(error, match="cats"):
+            cycle.turn(settings.load(gates=FREE, cycle={"rows": 1}, train=TRAIN), known, force=True)
 
 
 def test_production_is_left_to_people_unless_they_say_so(known) -> None:
-    happen(6, right=0.0)
-    done = cycle.turn(kept(margin=-1e9, unattended=False), known)
+    happen(10, right=0.0)
+    done = cycle.turn(kept(unattended=False), known)
     assert done.promoted == ["test", "staging"]
     assert known.alias("production") == "1"
+    happen(4, right=0.0, start=datetime(2032, 1, 1))
+    done = cycle.turn(kept(unattended=False), known)
+    assert done.version == "", done.reason
+    assert "version 2 waits in staging: make promote ENV=production VERSION=2" in done.reason
+
+
+@pytest.mark.parametrize("unattended", [True, False])
+def test_an_earlier_version_that_does_better_comes_back(known, unattended: bool) -> None:
+    data, train = package("data"), package("train")
+    target = package("project.target").TARGET
+    frame = data.snapshot(kept()).read()
+    wrong = data.store(frame.assign(**{target: frame[target].to_numpy()[::-1]}), "reversed")
+    assert train.train(kept(), known, wrong).version == "2"
+    history = package("history")
+    for environment in ("staging", "production"):
+        history.make(history.Move(environment, "promote", "2", "1", "me", ""), known)
+    happen(10, right=1.0)
+    done = cycle.turn(kept(unattended=unattended), known)
+    assert (done.back, done.version) == ("1", ""), done.reason
+    assert known.alias("production") == ("1" if unattended else "2")
+    if not unattended:
+        assert "make promote ENV=staging VERSION=1" in done.reason
+
+
+def test_a_label_that_nobody_knows_stops_nothing(known) -> None:
+    if package("bundle").load(Path("var/versions/1")).manifest.classes is None:
+        pytest.skip("a regression")
+    happen(10, right=1.0)
+    with journal.opened(settings.load().journal.url) as log:
+        log.put_outcome(f"2031{0:028}", 7)
+    done = cycle.turn(kept(), known)
+    assert done.verdict == "ok", done.reason
 
 
 @pytest.mark.slow
@@ -111,7 +169,7 @@ def test_production_is_left_to_people_unless_they_say_so(known) -> None:
 )
 def test_a_killed_turn_is_run_again(known, monkeypatch, where: str, passed: int) -> None:
     """Before the training, before each promotion, and before the answer is noted."""
-    happen(6, right=0.0)
+    happen(10, right=0.0)
     holder = known if where == "tag" else cycle
     real, calls = getattr(holder, where), []
 
@@ -124,8 +182,8 @@ def test_a_killed_turn_is_run_again(known, monkeypatch, where: str, passed: int)
     with monkeypatch.context() as patch:
         patch.setattr(holder, where, die)
         with pytest.raises(KeyboardInterrupt):
-            cycle.turn(kept(margin=-1e9), known)
-    done = cycle.turn(kept(margin=-1e9), known)
+            cycle.turn(kept(), known)
+    done = cycle.turn(kept(), known)
     if (where, passed) == ("tag", 1):  # all was done but to note it: now version 2 is watched
         assert (known.alias("production"), done.version) == ("2", "")
     else:

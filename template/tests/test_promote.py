@@ -1,5 +1,7 @@
 """Gates say no, moves are kept, and there is a way back."""
 
+import dataclasses
+import shutil
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +22,7 @@ settings = package("settings")
 train = package("train")
 data = package("data")
 UserError = package("errors").UserError
+TARGET = package("project.target").TARGET
 FREE = {"load": False, "min_rows": 50, "margin": -1e9}
 
 
@@ -185,29 +188,50 @@ def test_the_export_and_its_size_are_gated(known) -> None:
 
 
 def test_too_few_rows_refuse(known) -> None:
-    with pytest.raises(promote.Refused, match=r"at least 1000000 are needed"):
+    with pytest.raises(promote.Refused, match=r"at least 1,000,000 are needed"):
         promote.promote("staging", settings.load(gates={"min_rows": 10**6}), known, version="1")
 
 
-def test_rows_that_either_model_saw_do_not_judge(known) -> None:
-    """The rows later than the candidate's, and then later than the holder's if that is newer."""
+def test_rows_that_either_model_saw_do_not_judge(known, tmp_path) -> None:
+    """A version is judged by rows that came later, and by those that judged its procedure."""
     free = settings.load(gates=FREE)
     frame = data.snapshot(free).read()
-    bundle = package("bundle").load(known.pull("2", Path("var/versions")))
-    newer = int(data.later(frame, bundle.manifest.trained_until).sum())
-    assert 0 < newer < len(frame)
+    load = package("bundle").load
+    bundle = load(known.pull("2", Path("var/versions")))
+    judged = bundle.manifest.judged.rows
+    assert not data.later(frame, bundle.manifest.trained_until).any(), "it was fitted on all rows"
+    assert 0 < judged < len(frame)
     candidate = gates.Candidate(bundle, "2", None, "")
-    assert f"on {newer:,} rows" in gates.compare(candidate, free, known).detail
-    later = package("bundle").load(known.pull("1", Path("var/versions")))
-    later.manifest.trained_until = data.until(frame.iloc[: len(frame) - 60])
-    left = int(data.later(frame, later.manifest.trained_until).sum())
+    assert (
+        f"on {judged:,} rows that it had not seen" in gates.compare(candidate, free, known).detail
+    )
+    old = load(shutil.copytree(known.pull("1", Path("var/versions")), tmp_path / "old" / "1"))
+    (old.path / package("unseen").JUDGED).unlink()  # as those of 0.1.0
+    old.manifest.trained_until = data.until(frame.iloc[: len(frame) - 60])
+    left = int(data.later(frame, old.manifest.trained_until).sum())
+    candidate = gates.Candidate(bundle, "2", "1", "")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(gates.bundles, "load", lambda *_, **__: later)
-        candidate = gates.Candidate(bundle, "2", "1", "")
-        assert f"on {left:,} rows" in gates.compare(candidate, free, known).detail
-        later.manifest.classes = ["other"] if later.manifest.classes else None
-        if later.manifest.classes:
-            assert "knows other classes" in gates.compare(candidate, free, known).detail
+        patch.setattr(gates.bundles, "load", lambda *_, **__: old)
+        said = gates.compare(candidate, free, known).detail
+        assert f"on {left:,} rows that neither had seen" in said
+        if old.manifest.classes:
+            old.manifest.classes = ["other", *old.manifest.classes[1:]]
+            fewer = int((frame[TARGET].iloc[-left:] == old.manifest.classes[1]).sum())
+            said = gates.compare(candidate, settings.load(gates={"min_rows": 10**6}), known).detail
+            assert said.startswith(f"{fewer} of ")
+
+
+def test_a_model_that_is_worse_than_a_guess_is_refused(known) -> None:
+    free = settings.load(gates=FREE)
+    bundle = package("bundle").load(known.pull("2", Path("var/versions")))
+    frame = data.snapshot(free).read()
+    wrong = frame.assign(**{TARGET: frame[TARGET].to_numpy()[::-1]})
+    scores = package("unseen").scores(bundle, frame, data.columns(frame))
+    own = gates.Scored("version 2", 1 - scores if scores.ndim == 2 else -9 * scores, None)
+    own = dataclasses.replace(own, classes=bundle.manifest.classes)
+    gate = gates.judge(own, None, wrong if scores.ndim == 1 else frame, free.gates)
+    assert not gate.passed
+    assert "a guess that knows no row has" in gate.detail
 
 
 def test_a_worse_model_is_refused_and_an_equal_one_is_not(known) -> None:
@@ -219,19 +243,20 @@ def test_a_worse_model_is_refused_and_an_equal_one_is_not(known) -> None:
         promote.promote("staging", better, known, version="3")
 
 
-def test_the_bootstrap_sees_a_gain_and_a_loss() -> None:
+def test_a_gain_and_a_loss_are_told(monkeypatch) -> None:
+    concept = package("concept")
     random = np.random.default_rng(0)
-    sign = 1.0 if gates.GREATER_IS_BETTER else -1.0
-
-    def agreement(actual: np.ndarray, predicted: np.ndarray) -> float:
-        return sign * float(np.mean(actual == predicted))
-
+    sign = 1.0 if concept.GREATER_IS_BETTER else -1.0
+    monkeypatch.setattr(concept, "METRIC", lambda a, p: sign * float(np.mean(a == p)))
     actual = random.integers(0, 2, 1000)
     good = np.where(random.random(1000) < 0.9, actual, 1 - actual)
     poor = np.where(random.random(1000) < 0.7, actual, 1 - actual)
-    low, high = gates.bootstrap(agreement, actual, good, poor)
-    assert 0.1 < low < 0.2 < high < 0.3
-    assert gates.bootstrap(agreement, actual, poor, good)[1] < 0
+    gain = concept.gain(actual, good, poor)
+    assert 0.15 < gain.value < 0.25
+    assert gain.confidence(0.1) > 0.99 > 0.01 > gain.confidence(0.3)
+    assert concept.gain(actual, poor, good).surely_below(0.0)
+    same = concept.gain(actual, good, good)
+    assert (same.confidence(0.0), same.confidence(1e-9)) == (1.0, 0.0)
 
 
 def test_production_asks_for_the_load_report_of_this_bundle(known) -> None:

@@ -1,5 +1,6 @@
 """Training: the same again, all or nothing, and the exported model is the trained one."""
 
+import dataclasses
 import subprocess
 import sys
 from pathlib import Path
@@ -49,13 +50,74 @@ def test_a_manifest_that_was_changed_in_the_registry_is_refused(trained: Path) -
     assert not list(Path("var/elsewhere").iterdir())
 
 
-def test_a_hold_out_that_cannot_judge_is_refused(project: Path, monkeypatch) -> None:
+def test_rows_that_cannot_judge_are_refused(project: Path, monkeypatch) -> None:
     main = package("concept").MAIN
-    monkeypatch.setattr(train.evaluate, "evaluate", lambda *_: {})
+    monkeypatch.setattr(package("fitting"), "METRIC", lambda *_: float("nan"))
     known = registry.Registry(settings.load())
     with pytest.raises(UserError, match=f"{main} is not defined on the"):
         train.train(settings.load(), known, data.snapshot(settings.load()))
     assert not known.versions()
+
+
+def test_what_is_served_has_seen_the_rows_that_judged_and_what_judged_had_not(
+    project: Path, monkeypatch
+) -> None:
+    """Each block by a model of the rows before it; then one model of all rows."""
+    fitting = package("fitting")
+    fitted, real = [], fitting.fit
+
+    def fit(table, start: int, stop: int, seed: int):
+        fitted.append((start, stop))
+        return real(table, start, stop, seed)
+
+    monkeypatch.setattr(fitting, "fit", fit)
+    own = settings.load(train={"folds": 3, "windows": [1.0]})
+    frame = data.snapshot(own).read()
+    made = train.train(own, registry.Registry(own), data.find(""))
+    first = round(len(frame) * 0.8)
+    edges = np.linspace(first, len(frame), 4).round().astype(int).tolist()
+    assert fitted == [(0, edge) for edge in edges]
+    assert made.rows == {"train": len(frame), "judged": len(frame) - first}
+    bundle = bundles.load(registry.Registry(own).pull(made.version, Path("var/versions")))
+    assert bundle.manifest.trained_until == data.until(frame)
+    assert bundle.manifest.judged.after == data.until(frame.iloc[:first])
+    kept = package("unseen").scores(bundle, frame, data.columns(frame))
+    assert np.isnan(kept[:first]).all()
+    assert np.isfinite(kept[first:]).all()
+
+
+def test_the_window_that_does_best_is_taken(project: Path) -> None:
+    """Old rows whose labels mean nothing are left out."""
+    fitting = package("fitting")
+    frame = data.snapshot(settings.load()).read()
+    labels, cut = frame[TARGET].to_numpy().copy(), len(frame) // 2
+    labels[:cut] = labels[:cut][::-1]
+    spoilt = frame.assign(**{TARGET: labels})
+    spoilt.attrs = frame.attrs
+    judged = fitting.judge(spoilt, settings.load(train={"windows": [1.0, 0.4]}).train)
+    assert set(judged.tried) == {len(frame), round(0.4 * len(frame))}
+    better = max if package("concept").GREATER_IS_BETTER else min
+    assert judged.window == len(frame) or judged.tried[judged.window] == better(
+        judged.tried.values()
+    )
+
+
+def test_a_model_that_forgets_what_it_was_shown_is_not_registered(project: Path) -> None:
+    fitting = package("fitting")
+    judged = fitting.judge(data.snapshot(settings.load()).read(), settings.load().train)
+    fitted = judged.refit(0)
+    train.check(judged, fitted)
+
+    class Forgetful:
+        def predict(self, matrix):
+            return np.full(len(matrix), 1e6)
+
+        def predict_proba(self, matrix):
+            noise = np.random.default_rng(0).random(len(matrix))
+            return np.stack([noise, 1 - noise], axis=1)
+
+    with pytest.raises(UserError, match="does worse on the newest .* nothing is registered"):
+        train.check(judged, dataclasses.replace(fitted, model=Forgetful()))
 
 
 @pytest.mark.parametrize("how", ["as they come", "as floats", "as objects", "half missing"])
