@@ -154,6 +154,7 @@ def test_columns_that_float32_spoils_are_found() -> None:
         return rounding.collapsed(exact, exact.astype(np.float32))
 
     assert spoilt(other, start, start + length) == [1, 2]
+    assert spoilt(start, np.where(other > 0, start + length, np.nan)) == [0, 1], "some missing"
     assert spoilt(other, 1e9 + length) == [1], "alone, where the step is as large as the spread"
     assert spoilt(start, other, start * 2 + 5, np.full_like(start, 1e9)) == []
     assert spoilt(other * 1e12, 2013 + np.floor(other), 52.37 + other / 20) == []

@@ -3,8 +3,6 @@
 The project's own code, derive() among it, computes in float64; the model's input does not.
 """
 
-from collections.abc import Iterator
-
 import numpy as np
 
 LOST = 0.5
@@ -23,9 +21,9 @@ def collapsed(exact: np.ndarray, rounded: np.ndarray) -> list[int]:
     rounded = rounded.astype(np.float64)
     alone = [i for i in range(exact.shape[1]) if _lost(exact[:, i], rounded[:, i])]
     error = _rms(rounded - exact)
-    with np.errstate(all="ignore"):
-        coarse = [i for i in np.flatnonzero(error > 1e-6 * _std(exact)).tolist() if i not in alone]
-    return sorted({*alone, *(i for pair in _pairs(exact, rounded, coarse) for i in pair)})
+    coarse = [i for i in np.flatnonzero(error > 1e-6 * _std(exact)).tolist() if i not in alone]
+    beside = _beside(exact[:, coarse], rounded[:, coarse]).tolist()
+    return sorted([*alone, *(i for i, spoilt in zip(coarse, beside, strict=True) if spoilt)])
 
 
 def _lost(exact: np.ndarray, rounded: np.ndarray) -> bool:
@@ -36,20 +34,30 @@ def _lost(exact: np.ndarray, rounded: np.ndarray) -> bool:
     return bool(kept < 1 - LOST or _rms(rounded - exact) > NOISE * _std(exact))
 
 
-def _pairs(exact: np.ndarray, rounded: np.ndarray, coarse: list[int]) -> Iterator[tuple[int, int]]:
-    """Pairs whose rest, once one is explained by the other (least squares), drowns in rounding."""
-    for k, i in enumerate(coarse):
-        for j in coarse[k + 1 :]:
-            both = np.isfinite(exact[:, [i, j]]).all(axis=1)
-            if both.sum() < 3:
-                continue
-            a, b = (exact[both, c] - exact[both, c].mean() for c in (i, j))
-            slope = a @ b / (a @ a)
-            rest = np.sqrt(np.mean((b - slope * a) ** 2))
-            moved = rounded[both] - exact[both]
-            noise = np.sqrt(np.mean((moved[:, j] - slope * moved[:, i]) ** 2))
-            if rest > 1e-9 * b.std() and noise > NOISE * rest:  # else one is the other, rescaled
-                yield i, j
+def _beside(exact: np.ndarray, rounded: np.ndarray) -> np.ndarray:
+    """Which columns (a,) have a rest, once another explains them (least squares), that drowns.
+
+    Of each pair over the rows that hold both: variances and covariances, first of the values, then
+    of what rounding moved.
+    """
+    there = np.isfinite(exact)
+
+    def moments(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        values = np.where(there, values - np.nanmean(values, axis=0), 0.0)
+        sums = values.T @ there
+        variance = (values**2).T @ there - sums**2 / rows
+        return variance, values.T @ values - sums * sums.T / rows
+
+    with np.errstate(all="ignore"):
+        rows = there.T.astype(float) @ there
+        variance, covariance = moments(exact)
+        moved, together = moments(rounded - exact)
+        slope = covariance / variance
+        rest = variance.T - slope * covariance
+        noise = moved.T - 2 * slope * together + slope**2 * moved
+        same = rest <= 1e-14 * variance.T  # one is the other, rescaled: nothing is lost
+        spoilt = ~same & (noise > NOISE**2 * rest) & ~np.eye(exact.shape[1], dtype=bool)
+    return spoilt.any(axis=0) | spoilt.any(axis=1)
 
 
 def _rms(values: np.ndarray) -> np.ndarray:
