@@ -1,5 +1,6 @@
 """The loop: what a turn sees, and what it does about it."""
 
+import dataclasses
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -135,7 +136,10 @@ def test_production_is_left_to_people_unless_they_say_so(known) -> None:
 
 
 @pytest.mark.parametrize("unattended", [True, False])
-def test_an_earlier_version_that_does_better_comes_back(known, unattended: bool) -> None:
+def test_an_earlier_version_that_does_better_comes_back(
+    known, monkeypatch, unattended: bool
+) -> None:
+    """Better than what is served, and than a candidate that learnt nothing."""
     data, train = package("data"), package("train")
     target = package("project.target").TARGET
     frame = data.snapshot(kept()).read()
@@ -145,6 +149,13 @@ def test_an_earlier_version_that_does_better_comes_back(known, unattended: bool)
     for environment in ("staging", "production"):
         history.make(history.Move(environment, "promote", "2", "1", "me", ""), known)
     happen(10, right=1.0)
+    judge = cycle.judge
+
+    def nothing_learnt(*given: object, **named: object):
+        found = judge(*given, **named)
+        return dataclasses.replace(found, scores=found.scores[::-1])
+
+    monkeypatch.setattr(cycle, "judge", nothing_learnt)
     done = cycle.turn(kept(unattended=unattended), known)
     assert (done.back, done.version) == ("1", ""), done.reason
     assert known.alias("production") == ("1" if unattended else "2")

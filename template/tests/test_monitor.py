@@ -18,6 +18,8 @@ Verdict = package("verdict").Verdict
 
 START, SIZE, SEEDS = datetime(2024, 1, 1), 500, 40
 RULES = Settings(window=SIZE)
+DELAY = timedelta(days=1)
+"""Until a label comes."""
 
 
 class Rows:
@@ -26,9 +28,20 @@ class Rows:
     def __init__(self, records: list) -> None:
         self.records = records
 
-    def rows(self, version=None, labelled=None, limit=None, environment=None):
-        kept = [r for r in self.records if not labelled or r.outcome is not None]
-        return kept[-limit:]
+    def rows(
+        self, version=None, labelled=None, limit=None, environment=None, since=None, every=1
+    ) -> list:
+        kept = [
+            r
+            for r in self.records
+            if (version is None or r.version == version)
+            and (labelled is None or labelled == (r.outcome is not None))
+            and (since is None or r.at >= since)
+        ][::every]
+        return kept[-limit:] if limit else kept
+
+    def count(self, *given, **named) -> int:
+        return len(self.rows(*given, **named))
 
 
 class World:
@@ -77,8 +90,9 @@ class World:
                 at = rng.integers(3500, 6000)
             p = self.p[rule][at].tolist()
             prediction = {"prediction": int(p[1] > p[0]), "probabilities": {"0": p[0], "1": p[1]}}
-            made.append(Record(str(i), None, START + timedelta(hours=i), "1", "c", self.x[rule][at],
-                               prediction, int(self.y[rule][at])))  # fmt: skip
+            when = START + timedelta(hours=i)
+            made.append(Record(str(i), None, when, "1", "c", self.x[rule][at], prediction,
+                               int(self.y[rule][at]), when + DELAY, written=when))  # fmt: skip
         return made
 
 
@@ -100,7 +114,8 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
 
 def judge(world: World, records: list, rules=RULES):
     seen = Verdict("unknown", "", "production", "1")
-    monitor.watch(seen, world.bundle, Rows(records), rules)
+    now = records[-1].at if records else START
+    monitor.watch(seen, world.bundle, Rows(records), rules, now)
     return seen
 
 
@@ -132,17 +147,105 @@ def test_moved_data_warn_and_do_not_retrain(world: World):
 
 def test_what_was_not_seen_is_unknown(world: World):
     rows = world.records(0, 12)
-    silent = [r._replace(outcome=None) for r in rows]
+    silent = [r._replace(outcome=None, told=None) for r in rows]
     for records, why in (
-        ([], "no row of version 1"),
+        ([], "version 1 has 0 labelled rows"),
         (silent[:20], "0 labelled rows"),
-        (rows[: SIZE - 1], "499 labelled rows, 500 are needed"),
+        (rows[: SIZE - 1], "499 labelled rows; needed: 500"),
         (rows[: 6 * SIZE] + silent[6 * SIZE :], "labels stopped"),
         ([r._replace(outcome="other") for r in rows], "0 labelled rows"),
     ):
         seen = judge(world, records)
         assert (seen.verdict, why in seen.reason) == ("unknown", True), seen.reason
         json.dumps(seen.__dict__, allow_nan=False)
+
+
+def test_what_was_promoted_lately_is_new_as_long_as_labels_come(world: World):
+    rows = world.records(0, 4)
+    fresh = [r._replace(version="2") for r in rows[-20:]]
+    for records, verdict in ((rows[:-20] + fresh, "new"), (rows[:-20], "new"), (fresh, "unknown")):
+        seen = Verdict("unknown", "", "production", "2")
+        monitor.watch(seen, world.bundle, Rows(records), RULES, records[-1].at)
+        assert seen.verdict == verdict, seen.reason
+    late = rows[-1].at + timedelta(days=60)
+    seen = Verdict("unknown", "", "production", "2")
+    waiting = [r._replace(outcome=None, told=None, at=late, written=late) for r in fresh * 3]
+    monitor.watch(seen, world.bundle, Rows(rows + waiting), RULES, late + timedelta(days=9))
+    assert (seen.verdict, "labels stopped" in seen.reason) == ("unknown", True), seen.reason
+
+
+def test_what_is_late_is_not_missing(world: World):
+    """A busy service, whose newest rows wait for their labels as all rows did."""
+    rows = world.records(0, 12)
+    busy = [
+        r._replace(outcome=None, told=None) if r.told > rows[-1].at - timedelta(hours=1) else r
+        for r in [r._replace(told=r.written + timedelta(days=200)) for r in rows]
+    ]
+    assert sum(r.outcome is None for r in busy) > len(rows) * 0.7
+    assert judge(world, busy).verdict == "ok", judge(world, busy).reason
+    assert not monitor.overdue(Rows(busy), "production", rows[-1].at)
+    dead = rows[-1].at + timedelta(days=401)
+    assert "labels stopped" not in monitor.overdue(Rows(busy), "production", dead)
+    dead = rows[-1].at + timedelta(days=800)
+    assert "labels stopped" in monitor.overdue(Rows(busy), "production", dead)
+
+
+def test_windows_may_be_days_and_weeks(world: World):
+    rows = world.records(0, 4)  # a row each hour
+    for window, each in (("week", 7 * 24), ("day", None)):
+        seen = judge(world, rows, Settings(window=window))
+        if each is None:
+            assert not seen.windows, "a day has 24 rows, and fewer than 30 make no window"
+            assert "a whole day of 30 or more" in seen.reason
+        else:
+            whole = [w for w in seen.windows if w["rows"] == each]
+            assert len(whole) >= 9
+            assert all(datetime.fromisoformat(w["from"]).weekday() == 0 for w in whole)
+
+
+def test_what_goes_round_within_the_week_is_no_drift(world: World, monkeypatch):
+    """Twenty rows an hour, none at night or on Sundays: hour and weekday stay where they were."""
+
+    def around(weeks: int, hours: range) -> list[tuple[datetime, dict]]:
+        found = []
+        for hour in range(weeks * 7 * 24):
+            at = START + timedelta(hours=hour)
+            if at.hour in hours and at.weekday() < 6:
+                row = {"hour": float(at.hour), "weekday": float(at.weekday())}
+                found += [(at + timedelta(minutes=3 * i), row) for i in range(20)]
+        return found
+
+    usual, shifted = around(12, range(6, 22)), around(12, range(0, 6))
+    columns = World.columns([row for _, row in usual])
+    reference = drift.reference(columns)
+    days = np.array([(at - START).days for at, _ in usual])
+    reference["spread"] = {
+        "day": drift.spread(reference, columns, days),
+        "week": drift.spread(reference, columns, days // 7),
+    }
+    bundle = SimpleNamespace(
+        manifest=SimpleNamespace(classes=[0, 1], metrics={}), reference=reference
+    )
+    answer = {"prediction": 0, "probabilities": {"0": 0.6, "1": 0.4}}
+    for rows, moved in ((usual, set()), (shifted, {"hour"})):
+        for cut in (1, 77, 200, 500):
+            records = [
+                Record(str(i), None, at, "1", "c", row, answer)
+                for i, (at, row) in enumerate(rows[: len(rows) - cut])
+            ]
+            seen = Verdict("unknown", "", "production", "1")
+            monitor.watch(seen, bundle, Rows(records), RULES, records[-1].at)
+            confirmed = {name for name, found in seen.columns.items() if found["confirmed"]}
+            assert confirmed == moved, seen.columns
+
+
+def test_rows_of_another_contract_are_never_called_good(world: World, monkeypatch):
+    def refuse(_: list) -> None:
+        raise KeyError("age")
+
+    monkeypatch.setattr(monitor, "derived", refuse)
+    seen = judge(world, world.records(0, 4))
+    assert (seen.verdict, "is not known" in seen.reason) == ("warn", True), seen.reason
 
 
 def test_an_undefined_metric_is_unknown(world: World, monkeypatch: pytest.MonkeyPatch):
@@ -179,7 +282,7 @@ def test_values_are_judged_as_classes_are(world: World, monkeypatch: pytest.Monk
             for r in world.records(1, 3)
         ]  # fmt: skip
         seen = Verdict("unknown", "", "production", "1")
-        monitor.watch(seen, bundle, Rows(records), RULES)
+        monitor.watch(seen, bundle, Rows(records), RULES, records[-1].at)
         assert seen.verdict == verdict, seen.reason
 
 
@@ -190,8 +293,7 @@ def journal_of(settings, registry, repeat_first: bool):
     """The rows trained on, shuffled, served by version 1 and labelled; or one of them each time."""
     data, bundle = package("data"), package("bundle")
     loaded = bundle.load(registry.pull("1", Path("var/versions")))
-    early, _ = package("project.data").split(data.snapshot(settings).read(), settings.train.holdout)
-    frame = early.sample(frac=1, random_state=0)
+    frame = data.snapshot(settings).read().sample(frac=1, random_state=0)
     records = data.records(frame[data.FIELDS])
     if repeat_first:
         records = records[:1] * len(records)

@@ -116,7 +116,7 @@ def test_a_model_that_forgets_what_it_was_shown_is_not_registered(project: Path)
             noise = np.random.default_rng(0).random(len(matrix))
             return np.stack([noise, 1 - noise], axis=1)
 
-    with pytest.raises(UserError, match="does worse on the newest .* nothing is registered"):
+    with pytest.raises(UserError, match=r"does worse on the newest .* nothing is registered"):
         train.check(judged, dataclasses.replace(fitted, model=Forgetful()))
 
 

@@ -219,10 +219,11 @@ def _judge(seen: Verdict, journal: Journal, settings: Monitor, now: datetime) ->
         reason = late
     elif not last:
         usable = seen.labelled - seen.strange
-        needed = settings.window if isinstance(settings.window, int) else f"a {settings.window} of"
-        reason = f"version {seen.version} has {usable:,} labelled rows, {needed} are needed"
+        whole = f"a whole {settings.window} of {FEWEST} or more"
+        needed = settings.window if isinstance(settings.window, int) else whole
+        reason = f"version {seen.version} has {usable:,} labelled rows; needed: {needed}"
         reason += " (monitor.window)"
-        if journal.count(environment=seen.environment, labelled=True) > usable:
+        if journal.count(environment=seen.environment, labelled=True) > seen.labelled:
             seen.verdict = "new"
             reason += "; labels come as they use to"
     elif seen.metric["baseline"] is None:
@@ -251,16 +252,17 @@ def overdue(journal: Journal, env: str, now: datetime) -> str:
     pairs = [(r.written, r.told) for r in known if r.written and r.told]
     if not pairs:
         return ""
-    last = max(told for _, told in pairs)
+    newest = max(written for written, _ in pairs)
     delay = sorted(told - written for written, told in pairs)[len(pairs) * 9 // 10]
     due = now - PATIENCE * max(delay, timedelta(0)) - LATEST
-    waiting = journal.rows(environment=env, labelled=False, limit=1000)
-    missing = sum(1 for r in waiting if r.written and last < r.written <= due)
+    waiting = journal.rows(environment=env, labelled=False, limit=LIMIT)
+    missing = sum(1 for r in waiting if r.written and newest < r.written <= due)
     if missing < FEWEST:
         return ""
     return (
-        f"labels stopped coming: none since {last.isoformat(' ', 'minutes')} UTC, though "
-        f"{missing:,} of the newest predictions are older than {PATIENCE} times the usual delay"
+        f"labels stopped coming: none of the {missing:,} predictions since "
+        f"{newest.isoformat(' ', 'minutes')} UTC has one, though they are older than {PATIENCE} "
+        "times the usual delay"
     )
 
 
