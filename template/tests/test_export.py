@@ -20,12 +20,13 @@ bundles = package("bundle")
 contract = package("contract")
 data = package("data")
 export = package("export")
+fitting = package("fitting")
 predictor = package("predictor")
 probes = package("probes")
 provenance = package("provenance")
 rounding = package("rounding")
 settings = package("settings")
-train = package("train")
+unseen = package("unseen")
 UserError = package("errors").UserError
 
 
@@ -47,7 +48,8 @@ def halves(frame) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 @pytest.fixture(scope="module")
 def fitted(halves):
-    return train.fit(*halves, 0)
+    early, _ = halves
+    return fitting.fit(fitting.Table.of(early), 0, len(early), 0)
 
 
 @pytest.fixture
@@ -61,7 +63,8 @@ def exported(fitted, halves, bundle_dir: Path, tmp_path: Path):
         manifest = bundles.Manifest.model_validate_json((bundle_dir / "manifest.json").read_text())
         names = {"numbers": fitted.numbers, "categories": fitted.categories}
         manifest = manifest.model_copy(update={"classes": fitted.classes, **names})
-        return export.export(fitted, *halves, manifest, tmp_path / "bundle")
+        reference = json.loads((bundle_dir / "reference.json").read_text())
+        return export.export(fitted, *halves, manifest, reference, tmp_path / "bundle")
 
     return made
 
@@ -221,6 +224,26 @@ def test_a_row_that_the_model_refuses_is_named(refusing) -> None:
     with pytest.raises(UserError, match=f"new.csv: row 3: the model has no answer: {said}$"):
         package("score").score(bundle, "new.csv", "out.csv")
     assert not Path("out.csv").exists()
+
+
+def test_rows_without_an_answer_judge_nobody(refusing, frame, monkeypatch) -> None:
+    bundle, row, name = refusing
+    rows = bundles.ROWS.validate_python([row, row | {name: "never seen"}, row, row])
+    (expected, *_), given = bundle.scores(contract.columns(rows[:1])), contract.columns(rows)
+    found = bundle.answers(given)
+    assert np.isnan(found[1]).all()
+    np.testing.assert_allclose(found[[0, 2, 3]], [expected] * 3, atol=1e-6)
+    assert np.isnan(bundle.answers({k: v[[1]] for k, v in given.items()})).all()
+
+    strange = np.arange(len(frame)) % 10 == 3
+    frame = frame.assign(**{name: frame[name].astype(object).mask(strange, "never seen")})
+    monkeypatch.setattr(unseen, "newer", lambda frame, bundle: np.ones(len(frame), dtype=bool))
+    scores = unseen.scores(bundle, frame, data.columns(frame))
+    np.testing.assert_array_equal(np.isnan(scores.reshape(len(frame), -1)).any(axis=1), strange)
+
+    monkeypatch.setattr(contract, "derive", lambda columns: {})
+    with pytest.raises(package("errors").BundleError, match="no longer gives"):
+        bundle.answers(given)
 
 
 def store(model, numbers: int, categories: int, path: Path, monkeypatch):

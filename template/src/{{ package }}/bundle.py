@@ -9,7 +9,7 @@ trained.npy      hashes of the rows trained on, where there is no time; see orde
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +20,7 @@ from pydantic import BaseModel, ValidationError
 
 from . import contract, predictor
 from .contract import Columns
-from .errors import BundleError, Unreadable, passing, reason
+from .errors import BundleError, Unreadable, UserError, passing, reason
 
 ROWS = contract.ROWS
 TOLERANCE = 1e-4
@@ -113,6 +113,11 @@ class Bundle:
         """Raw columns in; probabilities (n, k) or values (n,) out, float64."""
         return self.scores_of(self.derived(columns))
 
+    def answers(self, columns: Columns) -> np.ndarray:
+        """The same as `scores`, with NaN for each row that the model has no answer for."""
+        classes = self.manifest.classes
+        return answers(self.scores, columns, () if classes is None else (len(classes),))
+
     def derived(self, columns: Columns) -> Columns:
         """Raw columns in, those that the model sees out; raises BundleError where one is gone."""
         derived = contract.derive(columns)
@@ -150,6 +155,30 @@ class Bundle:
                 named += [] if rare else [f"{name} is {value!r}"]
         unseen = f"{', '.join(named)}, which training did not see: " if named else ""
         return f"{unseen}{reason(error)}"
+
+
+def answers(
+    score: Callable[[Columns], np.ndarray], columns: Columns, shape: tuple[int, ...]
+) -> np.ndarray:
+    """Scores (n, *shape) of raw columns; NaN in rows that `score` raises for, or whose answer no
+    float32 holds.
+
+    Halves the rows until those are alone. A UserError is about the whole table, and is raised.
+    """
+    n = len(next(iter(columns.values())))
+    try:
+        found = np.asarray(score(columns), dtype=np.float64).reshape(n, *shape)
+    except (MemoryError, UserError):
+        raise
+    except Exception:  # whatever an estimator raises for a row it has no answer for
+        if n < 2:
+            return np.full((n, *shape), np.nan)
+        halves = slice(n // 2), slice(n // 2, n)
+        parts = [{name: column[half] for name, column in columns.items()} for half in halves]
+        return np.concatenate([answers(score, part, shape) for part in parts])
+    each = tuple(range(1, found.ndim))
+    there = (np.abs(found) <= contract.LARGEST).all(axis=each, keepdims=True)
+    return np.where(there, found, np.nan)
 
 
 def sha256(path: Path) -> str:

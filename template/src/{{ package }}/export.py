@@ -4,7 +4,6 @@ Held-out rows show what the model met. Probes show what it may meet: rows with a
 category that is new, a number far out. The exported model and scikit-learn must agree on all.
 """
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -86,13 +85,13 @@ def _compare(
     columns = held
     if rows:
         columns = {k: np.concatenate([held[k], v]) for k, v in contract.columns(rows).items()}
-    width = len(fitted.classes or [0])
+    shape = () if fitted.classes is None else (len(fitted.classes),)
     with np.errstate(all="ignore"):  # far out, derive() and models overflow
-        own = _answers(lambda c: scores(fitted, c), columns, width)
-        given = _answers(draft.scores, columns, width)
+        own = bundles.answers(lambda c: scores(fitted, c), columns, shape)
+        given = draft.answers(columns)
         alone = spread(len(late), EXAMPLES)
         single = np.concatenate(
-            [_answers(draft.scores, {k: v[[i]] for k, v in held.items()}, width) for i in alone]
+            [draft.answers({k: v[[i]] for k, v in held.items()}) for i in alone]
         )
     classifies = fitted.classes is not None
     worst = bundles.differences(own, given, classifies)
@@ -134,35 +133,13 @@ def _difference(
     return f"{what}; {ADVICE[kind]}{predictor.ELSE}"
 
 
-def _answers(score: Callable[[Columns], np.ndarray], columns: Columns, width: int) -> np.ndarray:
-    """Scores (n, width), NaN in rows that are refused or whose answer no float32 holds."""
-    n = len(next(iter(columns.values())))
-    try:
-        found = np.asarray(score(columns), dtype=np.float64).reshape(n, width)
-    except MemoryError:
-        raise
-    except Exception:  # whatever an estimator raises for a row it has no answer for
-        if n == 1:
-            return np.full((1, width), np.nan)
-        half = n // 2
-        return np.concatenate(
-            [
-                _answers(score, {k: v[part] for k, v in columns.items()}, width)
-                for part in (slice(None, half), slice(half, None))
-            ]
-        )
-    there = (np.abs(found) <= contract.LARGEST).all(axis=1, keepdims=True)
-    return np.where(there, found, np.nan)
-
-
 def _examples(draft: Bundle, late: pd.DataFrame, probed: list[Probe]) -> list[dict[str, Any]]:
     """Held-out rows, then probes, with what the exported model says: its own environment's word."""
     (rows,) = data.rows(late.iloc[spread(len(late), EXAMPLES)], "the snapshot")
-    width = len(draft.manifest.classes or [0])
     kinds = list({(probe.field, probe.kind): probe for probe in probed}.values())
     with np.errstate(all="ignore"):
         if kinds:
-            given = _answers(draft.scores, contract.columns([p.row for p in kinds]), width)
+            given = draft.answers(contract.columns([p.row for p in kinds]))
             kinds = [p for p, s in zip(kinds, given, strict=True) if np.isfinite(s).all()]
         kinds = [kinds[i] for i in spread(len(kinds), PROBES)]
         expected = draft.scores(contract.columns([*rows, *(p.row for p in kinds)])).tolist()

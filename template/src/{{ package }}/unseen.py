@@ -67,7 +67,8 @@ def newer(frame: pd.DataFrame, bundle: Bundle) -> np.ndarray:
 
 
 def scores(bundle: Bundle, frame: pd.DataFrame, columns: Columns) -> np.ndarray:
-    """The version's scores of a snapshot's rows, (n, k) or (n,); NaN for rows that it has seen.
+    """The version's scores of a snapshot's rows, (n, k) or (n,); NaN for rows that it has seen, and
+    for those that it has no answer for.
 
     `columns` are the raw columns of `frame`. Raises BundleError where the bundle needs a column
     that derive() no longer gives.
@@ -86,5 +87,5 @@ def scores(bundle: Bundle, frame: pd.DataFrame, columns: Columns) -> np.ndarray:
             found[known] = kept["scores"][at[known].astype(int)]
     later = newer(frame, bundle)
     if later.any():
-        found[later] = bundle.scores({name: column[later] for name, column in columns.items()})
+        found[later] = bundle.answers({name: column[later] for name, column in columns.items()})
     return found
