@@ -46,6 +46,7 @@ class Mute(Exception):
         raise RuntimeError("no text")
 
 
+CAUSE = "NewConnectionError('refused')"
 DATABASE = sa.exc.OperationalError("SELECT secret", {}, Exception("\n server closed \n again"))
 
 
@@ -58,6 +59,7 @@ DATABASE = sa.exc.OperationalError("SELECT secret", {}, Exception("\n server clo
         (Mute(), "Mute"),
         (DATABASE, "server closed"),
         (ValueError("x" * 1000), "x" * 300),
+        (OSError(f"{'x' * 1000} (Caused by {CAUSE})"), f"{CAUSE})"),
     ],
 )
 def test_a_reason_is_one_line_whatever_the_error(error: Exception, said: str) -> None:

@@ -50,14 +50,15 @@ def shown(uri: str) -> str:
 def reason(error: BaseException, uri: str = "") -> str:
     """What an error says, in a line, without the passwords of addresses; never raises.
 
-    Of an error of SQLAlchemy it is the database's own; of one that says nothing, its kind.
+    Of an error of SQLAlchemy it is the database's own; of a chain of urllib3's, where it began; of
+    one that says nothing, its kind.
     """
     try:
         text = str(getattr(error, "orig", None) or error)
     except Exception:  # an error's own __str__ may fail, too
         text = ""
     lines = [line.strip() for line in text.splitlines()]
-    text = next(filter(None, lines), "") or type(error).__name__
+    text = next(filter(None, lines), "").rpartition("(Caused by ")[2] or type(error).__name__
     text = (text.replace(uri, shown(uri)) if uri else text)[: 3 * _LONGEST]
     return re.sub(r"\S+://\S+", lambda found: shown(found[0]), text)[:_LONGEST]
 

@@ -57,8 +57,7 @@ def asked() -> Iterator[None]:
         if getattr(error, "error_code", "") == "PERMISSION_DENIED":
             kind, hint = NotPermitted, "ask who manages it for the permission"
         uri = mlflow.get_tracking_uri()
-        said = reason(error, uri).rpartition("(Caused by ")[2]  # of a chain, where it began
-        raise kind(f"registry {shown(uri)}: {said}; {hint}") from error
+        raise kind(f"registry {shown(uri)}: {reason(error, uri)}; {hint}") from error
 
 
 def every(search: Callable[[str | None], PagedList]) -> list[Any]:
