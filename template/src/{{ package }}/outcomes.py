@@ -57,8 +57,11 @@ def tell(journal: Journal, classes: list[Any] | None, uri: str, new: bool = Fals
     there = shown(uri)
     frame = _texts(read(uri), uri, classes)
     if OUTCOME not in frame:
-        frame = data.clean(frame, there)
-        frame = frame.assign(**{OUTCOME: data.labels(frame, there)})
+        try:
+            frame = data.clean(frame, there)
+            frame = frame.assign(**{OUTCOME: data.labels(frame, there)})
+        except UserError as error:
+            raise UserError(f"{error}; or name the column of labels {OUTCOME}") from None
     labels = frame[OUTCOME]
     refs, times = _references(frame, there)
     told, lines = Told(without=int(labels.isna().sum())), []
@@ -147,7 +150,7 @@ def _label(value: Any, classes: list[Any] | None, new: bool) -> Any:
     try:
         return label_for(plain, classes, new)
     except ValueError as error:
-        raise ValueError(f"{OUTCOME} {value!r} {error}") from None
+        raise ValueError(f"{OUTCOME} {error}") from None
 
 
 def _match(

@@ -53,19 +53,20 @@ def label_for(outcome: Any, classes: list[Any] | None, new: bool = False) -> Any
     know is taken too, if it is of their type. Raises ValueError saying what is wrong.
     """
     _label(outcome)
+    shown = json.dumps(outcome)[:50]
     if classes is None:
         if isinstance(outcome, str | bool):
-            raise ValueError("should be a number")
+            raise ValueError(f"{shown} should be a number")
         return outcome
     if outcome in classes:
         return classes[classes.index(outcome)]
-    kind, fits, shown = type(classes[0]), None, json.dumps(outcome)[:50]
+    kind, fits = type(classes[0]), None
     with suppress(ValueError, OverflowError):  # "seven" is no int
         if bool not in (kind, type(outcome)) and kind(outcome) == outcome:
             fits = kind(outcome)
     if fits is None or not new:
         known = ", ".join(map(label, classes[:SHOWN])) + (", ..." if len(classes) > SHOWN else "")
-        hint = "" if fits is None else "; say new=true if it is a new one"
+        hint = "" if fits is None else "; say new=true (make: NEW=1) if it is a new one"
         raise ValueError(f"{shown} is no class of the model ({known}){hint}")
     return fits
 
