@@ -64,7 +64,9 @@ def test_what_is_written_is_read(journal: Any) -> None:
     records = [record(n, outcome=[None, 0, False, "x", 1.5][n % 5]) for n in range(10)]
     journal.write(records)
     kept = journal.rows()
-    assert [row._replace(told=None) for row in kept] == records
+    now = datetime.now(UTC).replace(tzinfo=None)
+    assert all(now - HOUR < row.written <= now for row in kept)
+    assert [row._replace(told=None, written=None) for row in kept] == records
     assert [row.told is None for row in kept] == [row.outcome is None for row in records]
     assert journal.get("id3") == kept[3]
     assert journal.get("nobody") is None
@@ -131,7 +133,8 @@ def test_an_older_schema_is_upgraded(url: str, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(journals, "MIGRATIONS", steps)
     for _ in range(2):
         later = Journal(url)
-        assert later.rows() == [record(0)]
+        (kept,) = later.rows()
+        assert kept == record(0, written=kept.written)
         later.close()
 
 
@@ -153,16 +156,23 @@ def test_rows_from_before_there_were_environments_are_productions(
     assert [r.id for r in later.rows(environment="production")] == ["old", "id1", "id2"]
     assert [r.id for r in later.rows(environment="test")] == ["id0"]
     assert later.rows(environment="staging") == []
-    assert later.get("id1") == record(1, environment="production")
+    assert later.get("old").written == START
+    kept = later.get("id1")
+    assert kept == record(1, environment="production", written=kept.written)
     later.close()
 
 
-def test_the_monitor_of_production_does_not_read_what_test_served(journal: Any) -> None:
-    journal.write([record(n, environment="test") for n in range(3)])
+def test_the_monitor_of_production_does_not_read_what_test_served(
+    journal: Any, bundle_dir: Path
+) -> None:
+    journal.write([record(n, environment="test", outcome=1) for n in range(3)])
     settings = package("settings").load().monitor
     seen = package("verdict").Verdict("unknown", "", "production", "1")
-    package("monitor").watch(seen, None, journal, settings)
-    assert seen.reason == "the journal holds no row of version 1 that production served"
+    bundle, now = package("bundle").load(bundle_dir), datetime.now(UTC).replace(tzinfo=None)
+    package("monitor").watch(seen, bundle, journal, settings, now)
+    assert (seen.verdict, seen.rows, seen.labelled, seen.until) == ("unknown", 0, 0, None)
+    assert seen.reason.startswith("version 1 has 0 labelled rows, ")
+    assert "labels come" not in seen.reason
 
 
 def test_rows_are_counted_as_they_are_read(journal: Any) -> None:

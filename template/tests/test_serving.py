@@ -1099,11 +1099,11 @@ def test_every_held_out_row_is_answered_as_the_trained_pipeline_does(
     trained: Path, journal_url: str
 ) -> None:
     """Training and serving do not drift apart: each row over HTTP against the estimator itself."""
-    settings, data, train = (package(m) for m in ("settings", "data", "train"))
-    frame = data.find("").read()
-    early, late = package("project.data").split(frame, settings.load().train.holdout)
-    fitted = train.fit(early, late, settings.load().train.seed)
-    rows = package("bundle").ROWS.validate_python(data.records(late[data.FIELDS]))
+    settings, data = package("settings"), package("data")
+    judged = package("fitting").judge(data.find("").read(), settings.load().train)
+    fitted = judged.refit(settings.load().train.seed)
+    expected = fitted.scores(judged.table.matrix[judged.first :]).tolist()
+    rows = package("bundle").ROWS.validate_python(data.records(judged.late[data.FIELDS]))
     bundles = trained / "var" / "versions"
     (bundles / "current").write_text("1")
     journal = package("serving.journal").Journal(journal_url)
@@ -1116,9 +1116,9 @@ def test_every_held_out_row_is_answered_as_the_trained_pipeline_does(
         ]
     if fitted.classes is None:
         given = [a["prediction"] for a in answers]
-        assert given == pytest.approx(fitted.scores.tolist(), rel=1e-4, abs=1e-3)
+        assert given == pytest.approx(expected, rel=1e-4, abs=1e-3)
     else:
-        for answer, scores in zip(answers, fitted.scores.tolist(), strict=True):
+        for answer, scores in zip(answers, expected, strict=True):
             assert list(answer["probabilities"].values()) == pytest.approx(scores, abs=1e-4)
 
 
