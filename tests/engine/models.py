@@ -343,7 +343,10 @@ def engine() -> Any:
     return types.SimpleNamespace(
         **{
             name: import_module(f"{PACKAGE}.{name}")
-            for name in ("bundle", "errors", "export", "predictor", "train", "project.model")
+            for name in (
+                *("bundle", "contract", "drift", "errors", "export", "fitting", "predictor"),
+                "project.model",
+            )
         }
     )
 
@@ -351,7 +354,7 @@ def engine() -> Any:
 def manifest(parts: Any, fitted: Any) -> Any:
     return parts.bundle.Manifest(
         name="m", run="", created="", commit="", dirty=False, data="", trained_until=None,
-        metrics={}, parity=0, contract=parts.train.contract.digest(), lock="",
+        metrics={}, parity=0, contract=parts.contract.digest(), lock="",
         classes=fitted.classes, numbers=fitted.numbers, categories=fitted.categories, files={},
     )  # fmt: skip
 
@@ -408,11 +411,12 @@ def gist(message: str) -> str:
 
 
 def outcome(parts: Any, target: str, model: Any, folder: Path) -> str:
-    contract = parts.train.contract
     frame = rows(600, 0).rename(columns={target: "y"})
     early, late = frame.iloc[:480], frame.iloc[480:]
-    parts.train.build = lambda *_: model
-    fitted = parts.train.fit(early, late, 0)
+    parts.fitting.build = lambda *_: model
+    table = parts.fitting.Table.of(early)
+    fitted = parts.fitting.fit(table, 0, len(early), 0)
+    reference = parts.drift.reference(table.derived)
     if parts.predictor.FILE.endswith(".skops"):
         import skops.io
 
@@ -423,13 +427,15 @@ def outcome(parts: Any, target: str, model: Any, folder: Path) -> str:
             types_ = []
         getattr(parts, "project.model").TRUSTED = types_
     try:
-        bundle = parts.export.export(fitted, early, late, manifest(parts, fitted), folder)
+        bundle = parts.export.export(
+            fitted, early, late, manifest(parts, fitted), reference, folder
+        )
     except parts.errors.UserError as error:
         return gist(str(error))
     fresh = rows(300, 1, wide=True)
     given = served(
         bundle,
-        contract,
+        parts.contract,
         parts.bundle.ROWS.validate_python(
             parts.export.data.records(fresh[["x", "z", "n", "c", "d", "text"]])
         ),
