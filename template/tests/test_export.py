@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.base import clone
 from sklearn.compose import ColumnTransformer
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestRegressor
 from sklearn.feature_extraction.text import TfidfVectorizer
@@ -244,6 +245,23 @@ def test_rows_without_an_answer_judge_nobody(refusing, frame, monkeypatch) -> No
     monkeypatch.setattr(contract, "derive", lambda columns: {})
     with pytest.raises(package("errors").BundleError, match="no longer gives"):
         bundle.answers(given)
+
+
+def test_a_model_that_refuses_rows_that_judge_it_is_one_line(frame, monkeypatch) -> None:
+    table = fitting.Table.of(frame)
+    names = [n for n in table.categories if contract.KINDS.get(n) == "category"]
+    if not names:
+        pytest.skip("no category")
+    classifies = hasattr(fitting.build([0], [], 0), "predict_proba")
+    model = LogisticRegression() if classifies else LinearRegression()
+    column = len(table.numbers) + table.categories.index(names[0])
+    onehot = ColumnTransformer([("c", OneHotEncoder(), [column])])
+    monkeypatch.setattr(fitting, "build", lambda *_: clone(make_pipeline(onehot, model)))
+    last = np.arange(len(frame)) == len(frame) - 1
+    frame = frame.assign(**{names[0]: frame[names[0]].astype(object).mask(last, "never seen")})
+    with pytest.raises(UserError, match=r"no answer .*unknown categories.*handle_unknown") as error:
+        fitting.judge(frame, settings.load().train)
+    assert "\n" not in str(error.value)
 
 
 def store(model, numbers: int, categories: int, path: Path, monkeypatch):

@@ -59,9 +59,16 @@ class Fitted:
     categories: list[str]
 
     def scores(self, matrix: np.ndarray) -> np.ndarray:
-        """Probabilities (n, k) or values (n,) of a table's rows."""
+        """Probabilities (n, k) or values (n,) of a table's rows; UserError if it refuses any."""
         predict = self.model.predict if self.classes is None else self.model.predict_proba
-        return np.asarray(predict(matrix))
+        try:
+            return np.asarray(predict(matrix))
+        except ValueError as error:
+            raise UserError(
+                f"project/model.py: the model has no answer for rows it has not seen: "
+                f"{reason(error)}; let it take such values, as OneHotEncoder does with "
+                "handle_unknown='ignore'"
+            ) from None
 
 
 @dataclass(frozen=True)
@@ -196,17 +203,19 @@ def _forward(
     settings: Train,
     classes: list[Any] | None,
 ) -> np.ndarray | None:
-    """Each block's rows, scored by a model of the rows before; None if a window has one class."""
+    """Each block's rows, scored by a model of the rows before; None if a shorter window is too
+    short to fit on, or to know what comes."""
     parts = []
     for start, stop in blocks:
         window = max(round(share * start), min(settings.min_rows, start))
         try:
             fitted = fit(table, start - window, start, settings.seed)
+            scores = fitted.scores(table.matrix[start:stop])
         except UserError:
             if share < 1:
                 return None
             raise
-        parts.append(aligned(fitted.scores(table.matrix[start:stop]), fitted.classes, classes))
+        parts.append(aligned(scores, fitted.classes, classes))
     return np.concatenate(parts)
 
 
