@@ -113,7 +113,7 @@ def compare(candidate: Candidate, settings: Settings, registry: Registry) -> Gat
 
 @dataclass(frozen=True)
 class Scored:
-    """What a model says of rows, NaN for those it has seen."""
+    """What a model says of rows, NaN for those it has seen or has no answer for."""
 
     name: str
     scores: np.ndarray
@@ -186,8 +186,8 @@ def _too_few(
     frame: pd.DataFrame, rows: int, own: Scored, other: Scored | None, limits: Gates
 ) -> str:
     who = f"neither {own.name} nor {other.name}" if other else own.name
-    verb = "has" if other else "has not"
+    had = "has seen them and both answer" if other else "has not seen them and answers"
     return (
-        f"{rows:,} of {len(frame):,} labelled rows are such that {who} {verb} seen them; at least "
+        f"{rows:,} of {len(frame):,} labelled rows are such that {who} {had}; at least "
         f"{limits.min_rows:,} are needed (gates.min_rows); wait for newer labels"
     )
