@@ -85,6 +85,8 @@ class Project:
         for who in ("AUTHOR", "COMMITTER"):  # the tests hide the machine's own git configuration
             self.environment |= {f"GIT_{who}_NAME": "ada", f"GIT_{who}_EMAIL": "ada@localhost"}
         self.environment |= {"LOAD_RUN_TIME": "3", "LOAD_USERS": "5", "MONITOR_WINDOW": "100"}
+        # fewer models to fit: how the procedure is chosen is tested where training is
+        self.environment |= {"TRAIN_FOLDS": "2", "TRAIN_WINDOWS": "[1.0]"}
         # this run's own workers share the machine already
         self.environment |= {"PYTEST_XDIST_AUTO_NUM_WORKERS": "0"}
         # a shared machine is no place to judge speed: the limits are tested where load is

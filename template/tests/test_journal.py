@@ -405,7 +405,7 @@ def test_a_batch_is_bounded_by_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(journal, "insert", count)
     for n in range(5):
         writer.add(written(n))
-    writer.add(written(5).replace(b'"{}"', b'"{%s}"' % (b" " * 1000)))
+    writer.add(written(5).replace(b'"{}"', b'"{' + b" " * 1000 + b'}"'))
     writer.flush()
     assert (batches, journal.count()) == ([2, 2, 1, 1], 6)
     journal.close()
