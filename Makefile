@@ -20,7 +20,7 @@ $(READY): requirements.txt
 	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements.txt
 	@touch $@
 
-.PHONY: demo test test-fast test-full test-run lint bench variants constraints release requirements clean help
+.PHONY: demo test test-fast test-full test-run lint bench bench-cycle variants constraints release requirements clean help
 demo: $(READY) ## the whole cycle on real flights, into DEST=build/demo
 	@.venv/bin/python demo/run.py '$(DEST)'
 
@@ -40,6 +40,9 @@ lint: $(READY) ## ruff and mypy on the template's own code
 
 bench: $(READY) ## what is measured side by side, as ratios
 	@.venv/bin/python benchmarks/run.py
+
+bench-cycle: $(READY) ## what the loop gains on streams, against calendars (SEEDS=3)
+	@.venv/bin/python benchmarks/cycle.py --seeds '$(or $(SEEDS),3)'
 
 variants: $(READY) ## the matrix of variants, as JSON (COVERING=1, PROJECTS=1: those that run; CHECK=answers.yml)
 	@.venv/bin/python tests/variants.py $(if $(COVERING),--covering) $(if $(PROJECTS),--projects) $(if $(CHECK),--check '$(CHECK)')

@@ -94,6 +94,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=HERE.parent / "build" / "bench-cycle")
     parser.add_argument("--python", type=Path, help="of an environment that is there already")
     given = parser.parse_args()
+    given.out = given.out.resolve()
     project = given.out / "project"
     python = rendered(project, given.python)
     known = json.loads(run(python, project, str(HERE / "streams.py")))

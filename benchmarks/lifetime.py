@@ -127,7 +127,7 @@ class Life:
         return SimpleNamespace(
             version=name,
             path=Path("nowhere"),
-            scores=scores,
+            answers=scores,
             fitted=fitted,
             reference={"baseline": concept.baseline(judged.actual, judged.scores)},
             manifest=SimpleNamespace(

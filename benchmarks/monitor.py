@@ -122,7 +122,7 @@ def one(seed: int, size: int, windows: int, change: str) -> dict[str, Any]:
     rules, fired = settings.Monitor(window=size), []
     for end in range(size, 2 * half + 1, size):
         seen = verdict.Verdict("unknown", "", "production", "1")
-        monitor.watch(seen, bundle, Journal(records[:end]), rules)
+        monitor.watch(seen, bundle, Journal(records[:end]), rules, records[end - 1].at)
         if seen.verdict == "retrain":
             fired.append(end)
     begins = half - width // 2
@@ -145,8 +145,21 @@ class Journal:
     def __init__(self, records: list) -> None:
         self.records = records
 
-    def rows(self, *, limit: int | None = None, **_: object) -> list:
-        return self.records[-limit:] if limit else self.records
+    def rows(
+        self,
+        labelled: bool | None = None,
+        limit: int = 0,
+        since: Any = None,
+        every: int = 1,
+        **_: Any,
+    ) -> list:
+        if labelled is False:  # every row has a label at once
+            return []
+        rows = [r for r in self.records if since is None or r.at >= since][::every]
+        return rows[-limit:] if limit else rows
+
+    def count(self, *_: Any, **named: Any) -> int:
+        return len(self.rows(**named))
 
 
 def show(row: dict[str, Any], first: bool) -> None:

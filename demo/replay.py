@@ -41,6 +41,7 @@ import pandas as pd
 from flight_delays import cli, cycle, data, evaluate, fitting, load, promote, train
 from flight_delays import settings as settings_
 from flight_delays.evaluate import MAIN, METRICS
+from flight_delays.progress import console
 from flight_delays.project.features import KEY, TIME
 from flight_delays.project.target import TARGET
 from flight_delays.registry import Registry
@@ -65,6 +66,7 @@ def main() -> None:
     Path("var").mkdir(exist_ok=True)
     raw = data.project.load(SOURCE)
     raw[raw[TIME] < april].to_parquet("var/january-to-march.parquet", index=False)
+    console.quiet = True  # what each turn reads is not told
     settings = settings_.load()
     registry = Registry(settings)
     print("training on January to March, and through the gates to production", flush=True)
