@@ -98,7 +98,7 @@ def test_what_is_not_better_is_compared_again_when_labels_came(known) -> None:
     happen(10, right=0.0)
     done = cycle.turn(kept(margin=1e9), known)
     assert (done.verdict, done.version, done.promoted) == ("retrain", "", [])
-    assert "needed (gates.confidence)" in done.reason
+    assert "50.0% needed (after a fall)" in done.reason
     again = cycle.turn(kept(), known)
     assert again.version == ""
     assert "0 labelled rows came since a candidate was compared" in again.reason

@@ -6,8 +6,10 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from rich.console import Console
 
@@ -241,6 +243,39 @@ def test_a_worse_model_is_refused_and_an_equal_one_is_not(known) -> None:
     better = settings.load(gates={"min_rows": 50, "margin": 1e-9})
     with pytest.raises(promote.Refused, match=r"needed"):
         promote.promote("staging", better, known, version="3")
+
+
+def test_what_changed_lately_shows_in_the_newest_half(monkeypatch) -> None:
+    """Too little on all rows, enough on the newest half; and never by chance alone."""
+    random, sign = np.random.default_rng(0), 1.0 if gates.concept.GREATER_IS_BETTER else -1.0
+
+    def right(actual: np.ndarray, predicted: np.ndarray) -> float:
+        return sign * float(np.mean(np.asarray(predicted) == actual))
+
+    monkeypatch.setattr(gates, "METRIC", right)
+    monkeypatch.setattr(gates.concept, "METRIC", right)
+    monkeypatch.setattr(gates.concept, "GREATER_IS_BETTER", sign > 0)
+    monkeypatch.setattr(gates, "groups_of", lambda _: None)
+    n = 1000
+    actual = random.integers(0, 2, n).astype(float)
+    frame = pd.DataFrame({TARGET: actual})
+
+    def scored(shares: Any) -> Any:
+        return gates.Scored("a", np.where(random.random(n) < shares, actual, 1 - actual), None)
+
+    early = np.arange(n) < n // 2
+    old = scored(np.where(early, 0.85, 0.7))
+    new = scored(np.where(early, 0.75, 0.8))
+    gate = gates.judge(new, old, frame, settings.load(gates={"min_rows": 400}).gates)
+    assert gate.passed, gate.detail
+    assert "on the newest half of them" in gate.detail
+    gate = gates.judge(new, old, frame, settings.load(gates={"min_rows": 600}).gates)
+    assert not gate.passed, "too few rows for a second look"
+    passes = [
+        gates.judge(scored(0.8), scored(0.8), frame, settings.load(gates={"min_rows": 400}).gates)
+        for _ in range(200)
+    ]
+    assert sum(gate.passed for gate in passes) <= 0.1 * len(passes)
 
 
 def test_a_gain_and_a_loss_are_told(monkeypatch) -> None:

@@ -256,8 +256,8 @@ def show(what: str) -> None:
 
 
 @app.command()
-def cycle(force: Annotated[bool, typer.Option(help="retrain whatever is seen")] = False) -> None:
-    """Monitor, and where the metric fell for sure: retrain, gate, promote."""
+def cycle(force: Annotated[bool, typer.Option(help="train whatever is seen")] = False) -> None:
+    """Monitor, compare a candidate with what is served, and promote what is better."""
     from .cycle import turn
     from .registry import Registry
 
@@ -268,6 +268,8 @@ def cycle(force: Annotated[bool, typer.Option(help="retrain whatever is seen")] 
     if done.version:
         where = ", ".join(done.promoted) or "no environment"
         console.print(f"trained version {done.version}, now in {where}")
+    if done.back and done.promoted:
+        console.print(f"version {done.back} is back in {', '.join(done.promoted)}")
     if done.refused:
         raise UserError(done.refused)
     if done.verdict == "unknown" and not done.version:

@@ -87,7 +87,7 @@ def choose(
         return Scored(name, unseen.scores(bundle, late, columns), bundle.manifest.classes)
 
     own, held = Scored("a candidate", judged.scores, judged.classes), scored(holder)
-    needed = settings.cycle.confidence_after_fall if fell else limits.confidence
+    needed = settings.cycle.confidence_after_fall if fell else None
     gate = gates.judge(own, held, late, limits, needed)
     if gate.passed and waiting is not None:
         gate = gates.judge(own, scored(waiting), late, limits)

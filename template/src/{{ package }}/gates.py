@@ -88,8 +88,8 @@ def compare(candidate: Candidate, settings: Settings, registry: Registry) -> Gat
     """Candidate against holder, on the newest labelled rows that neither had seen.
 
     Rows that came after a version was trained are scored now; those that judged its procedure
-    were scored then. The candidate must do better than a guess that knows no row, and better than
-    the holder with a confidence of `gates.confidence`.
+    were scored then. The candidate must do no worse than a guess that knows no row, and better
+    than the holder with a confidence of `gates.confidence`.
     """
     frame = (candidate.snapshot or data.snapshot(settings)).read()
     columns, bundle = data.columns(frame), candidate.bundle
@@ -128,10 +128,10 @@ def judge(
     limits: Gates,
     confidence: float | None = None,
 ) -> Gate:
-    """Whether `own` does better than a guess and than `other` on a snapshot's rows.
+    """Whether `own` does no worse than a guess, and better than `other`, on a snapshot's rows.
 
-    Only rows that both had not seen count, and only labels that both know. `confidence` replaces
-    `gates.confidence`.
+    Only rows that both had not seen count, and only labels that both know. A gain that is not
+    sure on all of them may be so on the newest half. `confidence` replaces `gates.confidence`.
     """
     rows, actual, (mine, *others) = common([own, *([other] if other else [])], frame)
     if len(actual) < limits.min_rows:
@@ -146,12 +146,23 @@ def judge(
         return Gate(MAIN, True, f"{value:.4f} {on}, a guess has {guess:.4f}; the first here")
     gain = concept.gain(actual, mine, others[0], groups_of(frame.iloc[rows]))
     needed = limits.confidence if confidence is None else confidence
+    name = "gates.confidence" if confidence is None else "after a fall"
     sure = gain.confidence(limits.margin)
     text = (
         f"{gain.own:.4f} against {gain.other:.4f} of {other.name} {on}; a gain of "
-        f"{limits.margin:g} or more (gates.margin) is {sure:.0%} sure, {needed:.0%} needed "
-        "(gates.confidence)"
+        f"{limits.margin:g} or more (gates.margin) is {sure:.1%} sure, {needed:.1%} needed ({name})"
     )
+    if sure >= needed:
+        return Gate(MAIN, True, text)
+    # What changed lately shows in the newest half first: a second look, for half of the doubt.
+    half, needed = len(rows) // 2, (1 + needed) / 2
+    if len(rows) - half < limits.min_rows:
+        return Gate(MAIN, False, text)
+    recent = groups_of(frame.iloc[rows[half:]])
+    sure = concept.gain(actual[half:], mine[half:], others[0][half:], recent).confidence(
+        limits.margin
+    )
+    text += f"; on the newest half of them {sure:.1%}, {needed:.1%} needed"
     return Gate(MAIN, sure >= needed, text)
 
 
