@@ -18,6 +18,7 @@ MARK = ".ciclo-demo"
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 OTHERS = (
     *(
+        "CYCLE_",
         "DATA_",
         "GATES_",
         "JOURNAL_",

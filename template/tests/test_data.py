@@ -31,6 +31,13 @@ def settings_for(uri: str, **train: object):
     return settings.load(data={"uri": uri, "journal": False}, train=train)
 
 
+def test_a_label_that_was_mistyped_is_no_class(capsys) -> None:
+    told = pd.Series([0, 1, 7, *[2] * 10])
+    assert data.rare(told, pd.Series([0, 1, 1])).tolist() == [False, False, True, *[False] * 10]
+    assert ": 7 is no class of the source" in capsys.readouterr().out
+    assert not data.rare(told, pd.Series([0, 1, 7])).any()
+
+
 def test_a_snapshot_is_named_by_its_content(project, sample) -> None:
     first = data.snapshot(settings_for("rows.parquet"))
     assert first.path.stem == first.fingerprint == data.sha256(first.path)[:32]

@@ -29,6 +29,8 @@ from .sources import plain
 
 SNAPSHOTS = Path("data/snapshots")
 CHUNK = 10_000
+RARE = 10
+"""Rows of the journal that make a class of a label which the source does not have."""
 SHOWN = 20
 FIELDS = list(Features.model_fields)
 ID = "_key" if KEY in KINDS else KEY
@@ -79,9 +81,15 @@ def snapshot(settings: Settings) -> Snapshot:
     if not TIME:
         frame[ARRIVAL] = pd.to_datetime(np.arange(len(frame)), unit="us").as_unit("us")
     if settings.data.journal and settings.journal.url:
+        from .project.model import build  # which a loaded model does not need
+
         told = journalled(settings, frame[TARGET], counts)
         new = unknown(told, frame)
         counts["journal_repeated"] = len(told) - len(new)
+        if len(new) and hasattr(build([0], [], 0), "predict_proba"):
+            odd = rare(new[TARGET], frame[TARGET])
+            counts["journal_rare"] = int(odd.sum())
+            new = new[~odd]
         frame = pd.concat([frame, new], ignore_index=True) if len(new) else frame
     said = [f"{n:,} {name.replace('_', ' ')}" for name, n in counts.items() if n]
     if len(said) > 1:
@@ -262,6 +270,23 @@ def journalled(settings: Settings, known: pd.Series, counts: dict[str, int]) -> 
     if not TIME:  # labels that were written in one go came one after the other all the same
         frame[ARRIVAL] += pd.to_timedelta(frame.groupby(ARRIVAL).cumcount(), unit="us")
     return frame
+
+
+def rare(told: pd.Series, known: pd.Series) -> np.ndarray:
+    """Which labels of the journal, (n,), are of a class that fewer than RARE rows have.
+
+    A class that the source does not have may be a mistyped one: it is left out, and said, until it
+    comes more often.
+    """
+    counts = told.value_counts()
+    odd = [c for c in counts.index[counts < RARE] if c not in set(known.unique())]
+    if odd:
+        console.print(
+            f"{TARGET}: {', '.join(map(str, odd[:5]))} is no class of the source, and fewer than "
+            f"{RARE} rows of the journal have it: they are left out",
+            soft_wrap=True,
+        )
+    return told.isin(odd).to_numpy()
 
 
 def _fitting(records: list[Record]) -> tuple[list[Features], list[Record]]:
