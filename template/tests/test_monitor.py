@@ -239,6 +239,22 @@ def test_what_goes_round_within_the_week_is_no_drift(world: World, monkeypatch):
             assert confirmed == moved, seen.columns
 
 
+def test_of_texts_it_is_said_that_only_their_length_is_watched(world: World, monkeypatch):
+    rows = world.records(0, 4)
+    texts = np.array([f"{i} came by and said {i * 7}" for i in range(2000)], dtype=object)
+    monkeypatch.setattr(
+        monitor, "derived", lambda rows: {"note": texts[: len(rows)], "age": np.arange(len(rows))}
+    )
+    columns = {"note": texts, "age": np.arange(2000.0)}
+    monkeypatch.setitem(world.reference, "columns", drift.reference(columns)["columns"])
+    seen = judge(world, rows)
+    assert seen.texts == ["note"]
+    assert "of note only the length is watched" in seen.reason
+    assert "said 7" not in json.dumps(world.reference)
+    made = package("report").page(json.loads(json.dumps(seen.__dict__)))
+    assert "Of note only the length is watched" in made
+
+
 def test_rows_of_another_contract_are_never_called_good(world: World, monkeypatch):
     def refuse(_: list) -> None:
         raise KeyError("age")

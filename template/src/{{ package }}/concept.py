@@ -1,4 +1,4 @@
-"""Does the model still do what it did when it was promoted? Windows of labelled rows, and ADWIN."""
+"""Does the model still do what training promised? Windows of labelled rows, and ADWIN."""
 
 import warnings
 from collections.abc import Sequence

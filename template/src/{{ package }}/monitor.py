@@ -116,6 +116,7 @@ def _data(
             "drifted": over[-1],
             "confirmed": sum(over) >= settings.confirm,
         }
+    seen.texts = drift.unseen(reference)
     own = [row for row in windows[-1] if row.version == seen.version]
     if len(own) >= FEWEST:
         scores = _scores(bundle, own)
@@ -214,6 +215,8 @@ def _judge(seen: Verdict, journal: Journal, settings: Monitor, now: datetime) ->
     drifted = f"; the data moved: {', '.join(moved)}" if moved else ""
     if seen.unseen:
         drifted = f"; whether the data moved is not known: {seen.unseen}"
+    if seen.texts:
+        drifted += f"; of {', '.join(seen.texts)} only the length is watched"
     late = overdue(journal, seen.environment, now)
     if late:
         reason = late

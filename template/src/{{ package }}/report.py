@@ -11,7 +11,7 @@ from .report_figures import columns, heat, image, metric, minute, ranked
 from .verdict import REPORTS
 
 WORDS = {
-    "ok": "The model does what it did when it was promoted.",
+    "ok": "The model does what training promised.",
     "warn": "The data moved. The metric has not fallen for sure.",
     "retrain": "The metric has fallen for sure. Retrain.",
     "new": "What is served is new: too few labelled rows to judge it by yet.",
@@ -89,6 +89,11 @@ def _sections(seen: dict[str, Any]) -> Iterator[str]:
         yield _table(
             ["column", "distance#", "threshold#", "drifted", "confirmed"],
             [(c["confirmed"], [name, *_column(c)]) for name, c in ranked(seen)],
+        )
+    if seen.get("texts"):
+        yield (
+            f"<p class='small'>Of {escape(', '.join(seen['texts']))} only the length is watched: "
+            "whether what such texts say has moved is not seen.</p>"
         )
     if seen["score"]:
         moved = (

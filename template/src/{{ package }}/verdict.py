@@ -42,6 +42,8 @@ class Verdict:
     """The columns' distances in each window of rows, counted back from the newest."""
     unseen: str = ""
     """Why drift of the data could not be looked at; empty if it could."""
+    texts: list[str] = field(default_factory=list)
+    """Columns of texts: whether what they say has moved is not seen, only how long they are."""
     score: dict[str, Any] | None = None
     """Drift of the predictions: a proxy, for it needs no label."""
     adwin: list[dict[str, Any]] = field(default_factory=list)
