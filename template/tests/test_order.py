@@ -82,15 +82,15 @@ def test_a_random_split_is_told(timeless, sample, tmp_path) -> None:
     assert "let split() in project/data.py hold out the newest" in told
 
 
-def test_the_hash_of_a_row_is_that_of_its_values(timeless, sample) -> None:
+def test_the_hash_of_a_row_is_that_of_its_values(timeless, sample, tmp_path) -> None:
     frame = arrived(sample)
     hashes = unseen.row_hashes(frame)
     assert (hashes.dtype, hashes.shape) == (np.uint64, (len(frame),))
     turned = frame.iloc[::-1].reset_index(drop=True)
     np.testing.assert_array_equal(unseen.row_hashes(turned), hashes[::-1])
     np.testing.assert_array_equal(unseen.row_hashes(frame.astype(object)), hashes)
-    frame.to_csv("rows.csv", index=False)
-    read = data.typed(package("sources").read("rows.csv"), "rows.csv")
+    frame.to_csv(tmp_path / "rows.csv", index=False)
+    read = data.typed(package("sources").read(str(tmp_path / "rows.csv")), "rows.csv")
     np.testing.assert_array_equal(unseen.row_hashes(read), hashes)
     other = frame.assign(**{TARGET: frame[TARGET].to_numpy()[::-1]})
     changed = (frame[TARGET] != other[TARGET]).to_numpy()

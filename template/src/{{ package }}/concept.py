@@ -103,15 +103,14 @@ def gain(
 
 
 def guess(actual: np.ndarray, classes: int | None) -> float:
-    """The main metric of the best answer that knows no row: the shares of the classes, or the
-    better of mean and median. NaN where it is not defined."""
+    """The main metric of an answer that knows no row: the shares of the classes, or the mean, as
+    scikit-learn's DummyClassifier and DummyRegressor give. NaN where it is not defined."""
     n = len(actual)
     with warnings.catch_warnings(action="ignore"):
-        if classes is not None:
-            shares = np.bincount(actual, minlength=classes) / n
-            return float(METRIC(actual, np.tile(shares, (n, 1))))
-        found = [float(METRIC(actual, np.full(n, v))) for v in (actual.mean(), np.median(actual))]
-    return max(found) if GREATER_IS_BETTER else min(found)
+        if classes is None:
+            return float(METRIC(actual, np.full(n, actual.mean())))
+        shares = np.bincount(actual, minlength=classes) / n
+        return float(METRIC(actual, np.tile(shares, (n, 1))))
 
 
 def no_worse(value: float, other: float) -> bool:
