@@ -90,7 +90,7 @@ def test_a_fall_is_answered_and_up_to_production(known) -> None:
     assert done.promoted == ["test", "staging", "production"]
     assert known.alias("production") == "2"
     manifest = bundles.load(known.pull("2", Path("var/versions"))).manifest
-    assert manifest.rows < 1000, "only the newest rows know the new rule"
+    assert str(manifest.rows) in manifest.judged.tried
     assert manifest.judged.models == 5
 
 
@@ -130,7 +130,7 @@ def test_production_is_left_to_people_unless_they_say_so(known) -> None:
     assert done.promoted == ["test", "staging"]
     assert known.alias("production") == "1"
     happen(4, right=0.0, start=datetime(2032, 1, 1))
-    done = cycle.turn(kept(unattended=False), known)
+    done = cycle.turn(kept(unattended=False, margin=1e9), known)
     assert done.version == "", done.reason
     assert "version 2 waits in staging: make promote ENV=production VERSION=2" in done.reason
 

@@ -31,6 +31,26 @@ def settings_for(uri: str, **train: object):
     return settings.load(data={"uri": uri, "journal": False}, train=train)
 
 
+def test_a_column_that_is_empty_is_missing_in_every_row(tmp_path) -> None:
+    sources = package("sources")
+    frame = pd.DataFrame({"a": [1, 2], "b": pd.array([None, None], dtype="Int64"), "c": ["x", "y"]})
+    frame.to_csv(tmp_path / "rows.csv", index=False)
+    frame.to_parquet(tmp_path / "rows.parquet", index=False)
+    for name in ("rows.csv", "rows.parquet"):
+        for size in (None, 1):
+            for part in sources.partitions(str(tmp_path / name), size):
+                assert part["b"].isna().all()
+
+
+def test_what_is_empty_is_missing_beside_the_na_values_of_ones_own(tmp_path, monkeypatch) -> None:
+    sources = package("sources")
+    monkeypatch.setattr(package("project.data"), "CSV", {"na_values": ["NA"]}, raising=False)
+    (tmp_path / "rows.csv").write_text("a,b\n1,x\nNA,\n,NA\n")
+    frame = sources.read(str(tmp_path / "rows.csv"))
+    assert frame["a"].isna().tolist() == [False, True, True]
+    assert frame["b"].isna().tolist() == [False, True, True]
+
+
 def test_a_label_that_was_mistyped_is_no_class(capsys) -> None:
     told = pd.Series([0, 1, 7, *[2] * 10])
     assert data.rare(told, pd.Series([0, 1, 1])).tolist() == [False, False, True, *[False] * 10]
@@ -309,6 +329,7 @@ def test_a_key_that_repeats_keeps_its_rows(another) -> None:
         "duplicates_kept": 3,
         "journal": 4,
         "journal_unfit": 0,
+        "journal_rare": 0,
         "journal_repeated": 2,
     }
     assert len(table) == 205

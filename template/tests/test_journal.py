@@ -171,7 +171,7 @@ def test_the_monitor_of_production_does_not_read_what_test_served(
     bundle, now = package("bundle").load(bundle_dir), datetime.now(UTC).replace(tzinfo=None)
     package("monitor").watch(seen, bundle, journal, settings, now)
     assert (seen.verdict, seen.rows, seen.labelled, seen.until) == ("unknown", 0, 0, None)
-    assert seen.reason.startswith("version 1 has 0 labelled rows, ")
+    assert seen.reason.startswith("version 1 has 0 labelled rows; ")
     assert "labels come" not in seen.reason
 
 

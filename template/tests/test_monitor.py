@@ -215,6 +215,7 @@ def test_what_goes_round_within_the_week_is_no_drift(world: World, monkeypatch):
                 found += [(at + timedelta(minutes=3 * i), row) for i in range(20)]
         return found
 
+    monkeypatch.setattr(monitor, "TIME", "when")
     usual, shifted = around(12, range(6, 22)), around(12, range(0, 6))
     columns = World.columns([row for _, row in usual])
     reference = drift.reference(columns)

@@ -91,6 +91,8 @@ def choose(
     gate = gates.judge(own, held, late, limits, needed)
     if gate.passed and waiting is not None:
         gate = gates.judge(own, scored(waiting), late, limits)
+    if gate.passed and not better(own, held, late):  # a tie is no reason to move
+        gate = Gate(gate.name, False, gate.detail + "; what is served is as good")
     best, back = own if gate.passed else held, ""
     why = gate.detail
     for bundle in earlier:

@@ -86,6 +86,7 @@ def snapshot(settings: Settings) -> Snapshot:
         told = journalled(settings, frame[TARGET], counts)
         new = unknown(told, frame)
         counts["journal_repeated"] = len(told) - len(new)
+        counts["journal_rare"] = 0
         if len(new) and hasattr(build([0], [], 0), "predict_proba"):
             odd = rare(new[TARGET], frame[TARGET])
             counts["journal_rare"] = int(odd.sum())

@@ -200,5 +200,6 @@ def _too_few(
     had = "has seen them and both answer" if other else "has not seen them and answers"
     return (
         f"{rows:,} of {len(frame):,} labelled rows are such that {who} {had}; at least "
-        f"{limits.min_rows:,} are needed (gates.min_rows); wait for newer labels"
+        f"{limits.min_rows:,} are needed (gates.min_rows): wait for newer labels, "
+        "or set it lower, or train.holdout higher"
     )

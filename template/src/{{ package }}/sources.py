@@ -147,6 +147,9 @@ def csv_options(uri: str) -> dict[str, Any]:
     if isinstance(dtype, dict):
         dtype = {**CSV["dtype"], **dtype}
     options = {**CSV, **own, "dtype": dtype}
+    more = options["na_values"]
+    if isinstance(more, str | list | tuple | set):  # what is empty is missing whatever else is
+        options["na_values"] = [*CSV["na_values"], *([more] if isinstance(more, str) else more)]
     if {"names", "header"} & own.keys():
         return options
     names = [str(name) for name in pd.read_csv(uri, nrows=0, **options)]
@@ -180,6 +183,8 @@ def plain(frame: pd.DataFrame) -> pd.DataFrame:
             frame[name] = column.astype(kind.numpy_dtype)
         elif pd.api.types.is_bool_dtype(kind):
             frame[name] = column.astype(object).where(column.notna(), None)
-        elif pd.api.types.is_float_dtype(kind) or column.abs().max() <= EXACT:
+        elif (
+            pd.api.types.is_float_dtype(kind) or column.isna().all() or column.abs().max() <= EXACT
+        ):
             frame[name] = column.astype("float64")
     return frame.reset_index(drop=True)
