@@ -212,6 +212,18 @@ def test_without_a_model_it_lives_and_says_why(image):
         docker("rm", "--force", name)
 
 
+def until_served(made, version: str) -> None:
+    """Waits until a version answers, for a minute at most."""
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        try:
+            assert made.ask("GET", "/readyz")["version"] == version
+            return
+        except OSError:  # no model yet, or no server
+            time.sleep(1)
+    raise AssertionError(f"version {version} is not served")
+
+
 @pytest.mark.heavy(4)
 def test_compose_goes_from_nothing_round_the_cycle(engine, disk):
     """`make up` on an empty machine: live, then ready without a restart once a model is trained;
@@ -235,16 +247,12 @@ def test_compose_goes_from_nothing_round_the_cycle(engine, disk):
             "JOURNAL_URL": f"postgresql+psycopg://journal:only-on-my-machine@127.0.0.1:{ports['POSTGRES']}/journal",
         }
         made.run("make train")
-        end = time.monotonic() + 60
-        while time.monotonic() < end:
-            try:
-                assert made.ask("GET", "/readyz")["version"] == "1"
-                break
-            except urllib.error.HTTPError:
-                time.sleep(1)
+        until_served(made, "1")
         made.run(f"make load URL=http://127.0.0.1:{ports['SERVING']}")
         for environment in ("staging", "production"):
             made.run(f"make promote ENV={environment}")
+        made.run("make deploy ENV=production", timeout=1800)  # what is served now is production's
+        until_served(made, "1")
         foreseen(made)
         quiet(made)
     finally:
