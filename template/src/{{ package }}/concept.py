@@ -123,10 +123,10 @@ def no_worse(value: float, other: float) -> bool:
 def baseline(
     actual: np.ndarray, predicted: np.ndarray, groups: np.ndarray | None = None
 ) -> dict[str, Any]:
-    """What the monitor compares with: the metric on the hold-out; JSON-ready.
+    """What the monitor compares with: the metric on the rows that judged; JSON-ready.
 
-    The hold-out was not trained on and is newer, as the rows in production will be, so it is a
-    fair promise; its own sampling error counts, for it is often no larger than a window.
+    The models that scored them had not seen them, as those in production will not have been seen,
+    so it is a fair promise; its own error counts, for they are often no more than a window.
     """
     found = measure(actual, predicted, groups)
     return {"metric": MAIN, "value": found.value, "error": found.error, "rows": found.rows}

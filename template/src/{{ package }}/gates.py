@@ -144,7 +144,12 @@ def judge(
         return Gate(MAIN, False, f"{value:.4f} {on}; a guess that knows no row has {guess:.4f}")
     if other is None:
         return Gate(MAIN, True, f"{value:.4f} {on}, a guess has {guess:.4f}; the first here")
-    gain = concept.gain(actual, mine, others[0], groups_of(frame.iloc[rows]))
+
+    def since(first: int) -> concept.Gain:
+        part = groups_of(frame.iloc[rows[first:]])
+        return concept.gain(actual[first:], mine[first:], others[0][first:], part)
+
+    gain = since(0)
     needed = limits.confidence if confidence is None else confidence
     name = "gates.confidence" if confidence is None else "after a fall"
     sure = gain.confidence(limits.margin)
@@ -158,10 +163,7 @@ def judge(
     half, needed = len(rows) // 2, (1 + needed) / 2
     if len(rows) - half < limits.min_rows:
         return Gate(MAIN, False, text)
-    recent = groups_of(frame.iloc[rows[half:]])
-    sure = concept.gain(actual[half:], mine[half:], others[0][half:], recent).confidence(
-        limits.margin
-    )
+    sure = since(half).confidence(limits.margin)
     text += f"; on the newest half of them {sure:.1%}, {needed:.1%} needed"
     return Gate(MAIN, sure >= needed, text)
 
