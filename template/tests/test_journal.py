@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import signal
+import sqlite3
 import threading
 import uuid
 from collections.abc import Iterator
@@ -259,6 +260,21 @@ def test_many_open_and_write_at_once(url: str) -> None:
     reader = Journal(url)
     assert len(reader.rows()) == 20
     reader.close()
+
+
+def test_a_file_that_another_is_writing_to_is_waited_for(tmp_path: Path) -> None:
+    """To change the mode of a new file fails at once, whatever the timeout."""
+    path = tmp_path / "journal.db"
+    other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")
+    done = threading.Timer(0.2, other.execute, ["COMMIT"])
+    done.start()
+    mine = Journal(f"sqlite:///{path}")
+    mine.write([record(1)])
+    assert len(mine.rows()) == 1
+    mine.close()
+    done.join()
+    other.close()
 
 
 @pytest.mark.parametrize("url", ["", "nonsense", "mysql://x/y", "sqlite+nonsense:///x"])

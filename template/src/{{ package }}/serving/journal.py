@@ -65,7 +65,7 @@ class Journal:
         if self.dialect not in SERIAL:
             raise ValueError(f"{self.dialect} is not supported")
         if self.dialect == "sqlite":
-            self._engine = sa.create_engine(parsed, connect_args={"timeout": 10})
+            self._engine = sa.create_engine(parsed, connect_args={"timeout": schema.WAIT})
             sa.event.listen(self._engine, "connect", schema.tune)
             sa.event.listen(self._engine, "begin", schema.begin)
         else:

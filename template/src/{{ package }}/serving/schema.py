@@ -1,12 +1,16 @@
 """The journal's tables in SQL: how they are made, upgraded and written in one go."""
 
 import json
+import sqlite3
+import time
 from datetime import UTC, datetime
 from typing import Any
 
 import sqlalchemy as sa
 from pydantic_core import to_json
 
+WAIT = 10
+"""Seconds that SQLite waits for another connection's lock."""
 NEVER = datetime(9999, 12, 31)
 """The `at` of an outcome that names its prediction by id: NULL would not be unique in a key."""
 
@@ -94,10 +98,25 @@ def tune(connection: Any, _: Any) -> None:
     """Prepares a new connection to SQLite."""
     # The driver would open transactions late and commit around DDL: SQLAlchemy does it instead.
     connection.isolation_level = None
-    # WAL: readers do not wait for the writer; NORMAL: a power cut may cost the last commits, a
-    # killed process none.
-    for pragma in ("journal_mode=WAL", "synchronous=NORMAL"):
-        connection.execute(f"PRAGMA {pragma}")
+    _use_wal(connection)
+    # A power cut may cost the last commits, a killed process none.
+    connection.execute("PRAGMA synchronous=NORMAL")
+
+
+def _use_wal(connection: Any) -> None:
+    """Lets readers not wait for the writer: the mode of the file, which the first to open it sets.
+
+    While another connection writes to a new file, the change fails at once, whatever the timeout.
+    """
+    until = time.monotonic() + WAIT
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                raise
+            time.sleep(0.01)
 
 
 def begin(connection: sa.Connection) -> None:
@@ -119,9 +138,9 @@ def migrate(connection: sa.Connection, steps: list[str]) -> None:
         run(f"INSERT INTO schema_version VALUES ({number})")
 
 
-def stamp(time: datetime) -> str:
+def stamp(at: datetime) -> str:
     """A time without a zone, as both databases read it."""
-    return time.isoformat(" ", "microseconds")
+    return at.isoformat(" ", "microseconds")
 
 
 def of(environment: str) -> Any:
