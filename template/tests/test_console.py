@@ -7,7 +7,7 @@ from rich.console import Console
 
 from . import package
 
-progress = package("progress")
+console = package("console")
 
 
 @pytest.mark.parametrize("shown", [True, False])
@@ -15,16 +15,16 @@ def test_a_step_is_shown_to_people_and_quiet_elsewhere(
     monkeypatch: pytest.MonkeyPatch, shown: bool
 ) -> None:
     told = io.StringIO()
-    monkeypatch.setattr(progress, "console", Console(file=told, force_terminal=shown))
-    monkeypatch.setattr(progress, "_shown", shown)
-    with progress.step("fit"):
+    monkeypatch.setattr(console, "console", Console(file=told, force_terminal=shown))
+    monkeypatch.setattr(console, "_shown", shown)
+    with console.step("fit"):
         pass
     assert ("fit" in told.getvalue()) == shown
 
 
 def test_the_closing_table_is_always_printed(monkeypatch: pytest.MonkeyPatch) -> None:
     told = io.StringIO()
-    monkeypatch.setattr(progress, "console", Console(file=told, width=80))
-    progress.table("flights version 1", {"roc_auc": 0.69281, "next": "make serve"})
+    monkeypatch.setattr(console, "console", Console(file=told, width=80))
+    console.table("flights version 1", {"roc_auc": 0.69281, "next": "make serve"})
     for text in ("flights version 1", "0.6928", "make serve"):
         assert text in told.getvalue()

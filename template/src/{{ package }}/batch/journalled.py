@@ -16,14 +16,14 @@ import sqlalchemy as sa
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import to_json
 
-from . import contract
-from .bundle import Bundle
-from .errors import UserError, reason
+from .. import contract
+from ..bundle import Bundle
+from ..errors import UserError, reason
+from ..project.features import KEY, TIME, Features
+from ..serving.journal.store import Journal
+from ..serving.journal.tables import line
+from ..serving.schemas import Key
 from .outcomes import BATCH, ID
-from .project.features import KEY, TIME, Features
-from .serving.bodies import Key
-from .serving.journal import Journal
-from .serving.schema import line
 
 LINES = "_line"
 """The column of the lines while a table is made."""

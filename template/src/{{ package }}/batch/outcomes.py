@@ -11,13 +11,14 @@ import pandas as pd
 import sqlalchemy as sa
 from pydantic import TypeAdapter, ValidationError
 
-from . import data, values
-from .errors import UserError, reason, shown
-from .project.features import KEY, TIME
-from .serving.bodies import Key, Label, label_for
-from .serving.journal import Journal
-from .serving.schema import NEVER, OUTCOMES, PREDICTIONS, outcome_line
-from .sources import csv_options, read
+from .. import values
+from ..errors import UserError, reason, shown
+from ..project.features import KEY, TIME
+from ..serving.journal.store import Journal
+from ..serving.journal.tables import NEVER, OUTCOMES, PREDICTIONS, outcome_line
+from ..serving.schemas import Key, Label, label_for
+from ..sources import csv_options, read
+from ..training import snapshots
 
 ID = "prediction_id" if "id" in (KEY, TIME) else "id"
 """The column of a prediction's id, in what is scored and in what is told of it."""
@@ -58,8 +59,8 @@ def tell(journal: Journal, classes: list[Any] | None, uri: str, new: bool = Fals
     frame = _texts(read(uri), uri, classes)
     if OUTCOME not in frame:
         try:
-            frame = data.clean(frame, there)
-            frame = frame.assign(**{OUTCOME: data.labels(frame, there)})
+            frame = snapshots.clean(frame, there)
+            frame = frame.assign(**{OUTCOME: snapshots.labels(frame, there)})
         except UserError as error:
             raise UserError(f"{error}; or name the column of labels {OUTCOME}") from None
     labels = frame[OUTCOME]

@@ -13,15 +13,15 @@ from typing import Any
 import pandas as pd
 from sqlalchemy.exc import SQLAlchemyError
 
-from . import journalling
-from .bundle import Bundle
-from .data import FIELDS, ID, clean, require, rows, typed
-from .errors import UserError, reason, shown
-from .predict import predict
-from .progress import console, step
-from .project.features import KEY, TIME, Features
-from .serving.journal import Journal
-from .sources import engine, is_sql, partitions, split_sql
+from ..bundle import Bundle
+from ..console import console, step
+from ..errors import UserError, reason, shown
+from ..predict import predict
+from ..project.features import KEY, TIME, Features
+from ..serving.journal.store import Journal
+from ..sources import engine, is_sql, partitions, split_sql
+from ..training.snapshots import FIELDS, ID, clean, require, rows, typed
+from . import journalled
 
 PARTITION = 50_000
 WORK = Path("var/score")
@@ -46,7 +46,7 @@ def score(
         Path(out).parent.mkdir(parents=True, exist_ok=True)
     what = [bundle.digest, uri, _state(uri), out, *([environment] if journal else [])]
     name = hashlib.sha256(json.dumps(what).encode()).hexdigest()
-    job = journalling.Job(name, environment) if journal else None
+    job = journalled.Job(name, environment) if journal else None
     folder = WORK / name[:16]
     if _state(uri) is None:  # a table may have changed since: nothing is taken over
         shutil.rmtree(folder, ignore_errors=True)
@@ -58,7 +58,7 @@ def score(
             with step(f"rows {total:,} to {total + len(part):,}"):
                 draft = path.with_suffix(".tmp")
                 table = scored(bundle, part, uri, total, job)
-                table = journalling.set_aside(table, path.with_suffix(".lines"))
+                table = journalled.set_aside(table, path.with_suffix(".lines"))
                 table.to_parquet(draft, index=False)
                 draft.rename(path)
         total += len(part)
@@ -66,7 +66,7 @@ def score(
         raise UserError(f"{shown(uri)}: holds no rows")
     if journal:
         with step("journal"):
-            journalling.write(journal, sorted(folder.glob("*.lines")))
+            journalled.write(journal, sorted(folder.glob("*.lines")))
     _publish(sorted(folder.glob("*.parquet")), out)
     shutil.rmtree(folder)
     return total
@@ -77,9 +77,9 @@ def scored(
     part: pd.DataFrame,
     uri: str,
     start: int = 0,
-    job: journalling.Job | None = None,
+    job: journalled.Job | None = None,
 ) -> pd.DataFrame:
-    """One partition's predictions; those of a job are identified, see journalling.py."""
+    """One partition's predictions; those of a job are identified, see journalled.py."""
     cleaned = clean(part, shown(uri), start)
     require(cleaned, FIELDS, shown(uri), CLEAN)
     if left := len(part) - len(cleaned):
@@ -99,7 +99,7 @@ def scored(
     keep = [name for name in (KEY, TIME) if name and name in part]
     table = part[keep].reset_index(drop=True)
     table = table.assign(version=bundle.version).join(pd.json_normalize(answers))
-    return journalling.identified(table, bundle, valid, answers, job, start) if job else table
+    return journalled.identified(table, bundle, valid, answers, job, start) if job else table
 
 
 def _refused(bundle: Bundle, chunk: list[Features], start: int, error: ValueError) -> str:

@@ -7,13 +7,23 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from rich.console import Console
+import typer
 
-from .errors import UserError, shown
-from .settings import Settings
+from ..console import console
+from ..errors import UserError, shown
+from ..settings import Settings, load
+
+app = typer.Typer()
 
 
-def examine(settings: Settings, console: Console) -> bool:
+@app.command()
+def doctor() -> None:
+    """Say what is set up and what is not."""
+    if not examine(load()):
+        raise typer.Exit(1)
+
+
+def examine(settings: Settings) -> bool:
     """Prints a line for each thing; returns whether all that is needed is there."""
     well = True
     for name, needed, check in _checks(settings):
@@ -52,27 +62,23 @@ def _lock() -> str:
 
 
 def _data(settings: Settings) -> str:
-    from .project.data import SOURCE, load
+    from ..project.data import SOURCE, load
 
     uri = settings.data.uri or SOURCE
     return f"{shown(uri)}, {len(load(uri)):,} rows"
 
 
 def _registry(settings: Settings) -> str:
-    from .registry import Registry
+    from ..registry.store import connect
 
-    versions = Registry(settings).versions()
-    where = (
-        shown(os.environ.get("MLFLOW_TRACKING_URI", ""))
-        or "var/mlflow.db (set MLFLOW_TRACKING_URI for a server)"
-    )
-    return f"{where}, {len(versions)} versions of {settings.model.name}"
+    registry = connect(settings)
+    return f"{registry.address}, {len(registry.versions())} versions of {registry.name}"
 
 
 def _journal(settings: Settings) -> str:
     if not settings.journal.url:
         raise UserError("journal.url is empty: nothing can be watched")
-    from .serving.journal import opened
+    from ..serving.journal.store import opened
 
     with opened(settings.journal.url) as journal:
         labelled = journal.count(labelled=True) if journal else 0
@@ -80,7 +86,7 @@ def _journal(settings: Settings) -> str:
 
 
 def _git() -> str:
-    from .provenance import git
+    from ..training.provenance import git
 
     commit, dirty = git()
     if commit == "none":
@@ -105,8 +111,6 @@ def _engine() -> str:
 
 
 def _secrets() -> str:
-    names = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
-    found = [name for name in names if os.environ.get(name)]
-    if not found:
-        raise UserError("none of MLflow's credentials is set; a server without log-in needs none")
-    return ", ".join(found)
+    from ..registry.store import credentials
+
+    return credentials()

@@ -1,78 +1,30 @@
-"""The commands, a verb each; the Makefile calls them. Heavy imports stay inside."""
+"""The commands of the cycle, from data to a new version in production."""
 
 import json
-import os
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, is_dataclass
-from pathlib import Path
+from contextlib import nullcontext
+from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
 
-from .errors import UserError, shown
-from .progress import console
-from .settings import ENVIRONMENTS, VERSIONS, Settings, load
+from ..console import console
+from ..errors import UserError, shown
+from ..settings import load
+from .common import REPORTS, Environment, held, keep, kept_journal, known
 
-app = typer.Typer(
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    add_completion=False,
-    help="The life cycle of the model, a command a step.",
-)
-REPORTS = Path("reports")
+app = typer.Typer()
 EXIT = {"ok": 0, "new": 0, "warn": 10, "retrain": 20, "unknown": 30}
-Environment = Annotated[str, typer.Option("--env", help=" | ".join(ENVIRONMENTS))]
 By = Annotated[str, typer.Option(help="who asks for it", envvar="BY")]
-
-
-def keep(name: str, result: Any) -> None:
-    """Keeps a command's result as reports/<name>.json."""
-    REPORTS.mkdir(exist_ok=True)
-    path = REPORTS / f"{name}.json"
-    value = asdict(result) if is_dataclass(result) and not isinstance(result, type) else result
-    draft = path.with_suffix(".tmp")
-    draft.write_text(json.dumps(value, indent=2, default=str) + "\n")
-    draft.replace(path)
-
-
-def known(environment: str) -> str:
-    """Raises UserError for an environment that is not there."""
-    if environment not in ENVIRONMENTS:
-        raise UserError(f"ENV={environment}: is no environment; use {', '.join(ENVIRONMENTS)}")
-    return environment
-
-
-def held(environment: str, settings: Settings) -> Any:
-    """The bundle of the version that an environment holds."""
-    from . import bundle
-    from .registry import Registry
-
-    registry = Registry(settings)
-    version = registry.holder(known(environment))
-    return bundle.load(registry.pull(version, VERSIONS, environment))
-
-
-@contextmanager
-def kept_journal(settings: Settings) -> Iterator[Any]:
-    """The journal of the settings; raises UserError where none is kept."""
-    from .serving.journal import opened
-
-    with opened(settings.journal.url) as journal:
-        if journal is None:
-            raise UserError("journal.url is empty, so no journal is kept; set JOURNAL_URL")
-        yield journal
 
 
 @app.command()
 def data() -> None:
     """Load, validate and store the data as an immutable snapshot."""
-    from . import data
-    from .progress import step, table
+    from ..console import step, table
+    from ..training import snapshots
 
     with step("load and validate"):
-        snapshot = data.snapshot(load())
+        snapshot = snapshots.snapshot(load())
     made = {
         "source": snapshot.source,
         **snapshot.counts,
@@ -89,16 +41,16 @@ def train(
     snapshot: Annotated[str, typer.Option(help="fingerprint of an earlier snapshot")] = "",
 ) -> None:
     """Train on the data as it is now, register the version, and make it `test`."""
-    from . import data
-    from .progress import step, table
-    from .promote import promote
-    from .registry import Registry
-    from .train import train
+    from ..console import step, table
+    from ..registry.promote import promote
+    from ..registry.store import connect
+    from ..training import snapshots
+    from ..training.train import train
 
     settings = load()
     with step("load and validate"):
-        stored = data.find(snapshot) if snapshot else data.snapshot(settings)
-    registry = Registry(settings)
+        stored = snapshots.find(snapshot) if snapshot else snapshots.snapshot(settings)
+    registry = connect(settings)
     trained = train(settings, registry, stored)
     with step("promote to test"):
         promote("test", settings, registry, version=trained.version)
@@ -129,12 +81,12 @@ def examples(bundle: Any) -> None:
 @app.command()
 def promote(env: Environment, version: str = "", by: By = "", unattended: bool = False) -> None:
     """Move a version into an environment, if its gates let it."""
-    from .promote import Refused, promote
-    from .registry import Registry
+    from ..registry.promote import Refused, promote
+    from ..registry.store import connect
 
     settings = load()
     try:
-        move = promote(known(env), settings, Registry(settings), version, by, unattended)
+        move = promote(known(env), settings, connect(settings), version, by, unattended)
     except Refused as error:
         gates = [asdict(gate) for gate in error.gates]
         keep("promote", {"environment": env, "promoted": False, "gates": gates})
@@ -152,10 +104,10 @@ def promote(env: Environment, version: str = "", by: By = "", unattended: bool =
 @app.command()
 def rollback(env: Environment, by: By = "") -> None:
     """Go back to the version an environment held before."""
-    from .history import rollback
-    from .registry import Registry
+    from ..registry.history import rollback
+    from ..registry.store import connect
 
-    move = rollback(known(env), Registry(load()), by)
+    move = rollback(known(env), connect(load()), by)
     keep("rollback", move)
     console.print(f"{env} holds version {move.to}, back from {move.back_from}")
 
@@ -163,10 +115,10 @@ def rollback(env: Environment, by: By = "") -> None:
 @app.command()
 def status() -> None:
     """What each environment holds, every version, and the last moves; repairs half-made ones."""
-    from .registry import Registry
-    from .status import show
+    from ..registry.status import show
+    from ..registry.store import connect
 
-    show(Registry(load()), console)
+    show(connect(load()), console)
 
 
 @app.command()
@@ -177,7 +129,7 @@ def score(
     journal: Annotated[bool, typer.Option(help="keep the rows in the journal, too")] = False,
 ) -> None:
     """Predict every row of a file or table."""
-    from .score import score
+    from ..batch.score import score
 
     if not data or not out:
         raise UserError("say what and where to: make score DATA=rows.csv OUT=scores.csv")
@@ -197,7 +149,7 @@ def outcomes(
     new: Annotated[bool, typer.Option(help="take classes that the model does not know")] = False,
 ) -> None:
     """Set the late labels of a file or table in the journal."""
-    from .outcomes import refusal, tell
+    from ..batch.outcomes import refusal, tell
 
     if not data:
         raise UserError("say where the labels are: make outcomes DATA=labels.csv")
@@ -222,13 +174,13 @@ def monitor(
     exit_code: Annotated[bool, typer.Option(help=str(EXIT)[1:-1].replace("'", ""))] = False,
 ) -> None:
     """Compare what is served with what was trained on, and predictions with late labels."""
-    from . import monitor
-    from .registry import Registry
-    from .serving.journal import opened
+    from ..monitoring import monitor
+    from ..registry.store import connect
+    from ..serving.journal.store import opened
 
     settings = load()
     with opened(settings.journal.url) as journal:
-        verdict = monitor.run(settings, Registry(settings), journal, known(env))
+        verdict = monitor.run(settings, connect(settings), journal, known(env))
     console.print(f"{verdict.verdict}: {verdict.reason}")
     if exit_code:
         raise typer.Exit(EXIT[verdict.verdict])
@@ -239,7 +191,7 @@ def monitor(
 @app.command()
 def report() -> None:
     """Draw the last monitoring as a page."""
-    from .report import write
+    from ..monitoring.report import write
 
     console.print(str(write().resolve()))
 
@@ -258,11 +210,11 @@ def show(what: str) -> None:
 @app.command()
 def cycle(force: Annotated[bool, typer.Option(help="train whatever is seen")] = False) -> None:
     """Monitor, compare a candidate with what is served, and promote what is better."""
-    from .cycle import turn
-    from .registry import Registry
+    from ..cycle import turn
+    from ..registry.store import connect
 
     settings = load()
-    done = turn(settings, Registry(settings), force)
+    done = turn(settings, connect(settings), force)
     keep("cycle", done)
     console.print(f"{done.verdict}: {done.reason}")
     if done.version:
@@ -274,23 +226,3 @@ def cycle(force: Annotated[bool, typer.Option(help="train whatever is seen")] = 
         raise UserError(done.refused)
     if done.verdict == "unknown" and not done.version:
         raise typer.Exit(1)
-
-
-def main() -> None:
-    """Runs a command; an error meant for a person is one line, without a traceback."""
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    try:
-        app()
-    except UserError as error:
-        sys.exit(f"error: {error}")
-    except OSError as error:
-        if error.filename is None:  # no file of a person's: ours to find
-            raise
-        sys.exit(f"error: {error.filename}: {error.strerror}")
-    except KeyboardInterrupt:
-        sys.exit(130)
-
-
-from . import cli_serving  # noqa: E402, F401  adds its commands
-
-__all__ = ["app", "main"]

@@ -1,21 +1,23 @@
-"""The commands around serving: serve and follow, load test and capacity, image, doctor."""
+"""The commands around serving: serve and follow, load test and capacity, image."""
 
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from .cli import Environment, app, console, held, keep, known
-from .errors import UserError
-from .settings import load as settings_in_force
+from ..console import console
+from ..errors import UserError
+from ..settings import load as settings_in_force
+from .common import Environment, held, keep, known
 
+app = typer.Typer()
 Folder = Annotated[str, typer.Option(help="a bundle's folder, instead of what ENV holds")]
 Version = Annotated[str, typer.Option(help="a version, instead of the one ENV holds")]
 
 
 def _bundle(env: str, folder: str) -> Any:
     """The bundle in a folder, or in its only folder; without a folder what `env` holds."""
-    from . import bundle
+    from .. import bundle
 
     if not folder:
         return held(env, settings_in_force())
@@ -55,16 +57,16 @@ def load(
     yes: Annotated[bool, typer.Option(help="load a server that is not on this machine")] = False,
 ) -> None:
     """Load-test a version; the result is noted on it, and the gate of production asks for it."""
-    from . import load
-    from .progress import table
-    from .registry import Registry
+    from ..console import table
+    from ..load import run
+    from ..registry.store import connect
 
     settings = settings_in_force()
     how: dict[str, Any] = {"url": url, "ui": ui, "yes": yes}
     if bundle:
-        found = load.run(settings, _bundle(env, bundle), **how)
+        found = run.run(settings, _bundle(env, bundle), **how)
     else:
-        found = load.measure(settings, Registry(settings), known(env), version, **how)
+        found = run.measure(settings, connect(settings), known(env), version, **how)
     if found["passed"] is None:
         return
     table(
@@ -78,10 +80,10 @@ def load(
 @app.command()
 def capacity(env: Environment = "test", bundle: Folder = "") -> None:
     """Find the highest rate of requests within the limits."""
-    from . import load
-    from .progress import table
+    from ..console import table
+    from ..load import run
 
-    found = load.capacity(settings_in_force(), _bundle(env, bundle))
+    found = run.capacity(settings_in_force(), _bundle(env, bundle))
     table(
         f"capacity of version {found['version']}",
         {"requests/s": found["rate"], "limited by": found["limited_by"]},
@@ -98,11 +100,11 @@ def smoke(
     engine: Annotated[str, typer.Option(envvar="ENGINE")] = "docker",
 ) -> None:
     """Start an image with no rights, compare its answers to the bundle's examples, stop it."""
-    from . import trial
+    from ..load import targets
 
     found = _bundle(env, bundle)
-    with trial.container(found, image, engine) as url:
-        n = trial.smoke(found, url)
+    with targets.container(found, image, engine) as url:
+        n = targets.smoke(found, url)
     keep("smoke", {"image": image, "version": found.version, "bundle": found.digest, "rows": n})
     console.print(f"{image}: {n} examples answered as version {found.version} should")
 
@@ -115,7 +117,7 @@ def serve(
     follow: Annotated[bool, typer.Option(help="whether to fetch what is promoted")] = True,
 ) -> None:
     """Serve what an environment holds, and follow it as it changes."""
-    from .serving.run import serve
+    from ..serving.run import serve
 
     flags = {name: value for name, value in {"port": port, "host": host}.items() if value}
     serve(known(env), settings_in_force(serving=flags), follow)
@@ -124,15 +126,6 @@ def serve(
 @app.command()
 def follow(env: Environment = "test", once: bool = False) -> None:
     """Pull what an environment holds, again and again."""
-    from .serving.follow import follow
+    from ..serving.follow import follow
 
     follow(known(env), settings_in_force(), once=once)
-
-
-@app.command()
-def doctor() -> None:
-    """Say what is set up and what is not."""
-    from .doctor import examine
-
-    if not examine(settings_in_force(), console):
-        raise typer.Exit(1)

@@ -7,34 +7,16 @@ import matplotlib
 import numpy as np
 import pandas as pd
 
-from .bundle import Manifest
-from .errors import UserError
-from .project.features import TIME
-from .project.metrics import METRICS
-from .project.target import TARGET
+from ..bundle import Manifest
+from ..project.features import TIME
+from ..project.metrics import METRICS
+from ..project.target import TARGET
+from .metric import MAIN
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # the backend must be chosen first
 
-MAIN = next(iter(METRICS))
 SPANS = {"M": "month", "W-SUN": "week", "D": "day"}
-
-
-def codes(labels: pd.Series, classes: list[Any] | None) -> np.ndarray:
-    """Labels as the metrics take them: the place in `classes`, or the value of a regression.
-
-    Raises UserError for a label that the model does not know.
-    """
-    if classes is None:
-        return labels.to_numpy(np.float64)
-    index = {c: i for i, c in enumerate(classes)}
-    unknown = sorted({str(v) for v in labels.unique() if v not in index})
-    if unknown:
-        raise UserError(
-            f"{TARGET}: {', '.join(unknown[:5])} is no class the model was trained on "
-            f"({', '.join(map(str, classes))})"
-        )
-    return labels.map(index).to_numpy(np.int64)
 
 
 def evaluate(actual: np.ndarray, predicted: np.ndarray) -> dict[str, float]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.stats import t as student
 
-from .project.features import KEY, TIME
+from ..project.features import KEY, TIME
 
 if TYPE_CHECKING:
     import pandas as pd

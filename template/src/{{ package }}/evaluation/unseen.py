@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from . import data
-from .bundle import Bundle
-from .contract import KINDS, Columns
-from .project.features import TIME
-from .project.target import TARGET
+from ..bundle import Bundle
+from ..contract import KINDS, Columns
+from ..project.features import TIME
+from ..project.target import TARGET
+from ..training import snapshots
 
 JUDGED = "judged.npz"
 """In a bundle: `rows`, the hashes (n,) of the rows that judged, and `scores`, (n, k) or (n,)."""
@@ -57,7 +57,7 @@ def newer(frame: pd.DataFrame, bundle: Bundle) -> np.ndarray:
     Of rows that are equal as many are left out as were trained on. A bundle that does not keep its
     rows is judged by the order alone.
     """
-    later = data.later(frame, bundle.manifest.trained_until)
+    later = snapshots.later(frame, bundle.manifest.trained_until)
     path = bundle.path / TRAINED
     if TIME or not path.exists():
         return later

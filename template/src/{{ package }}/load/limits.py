@@ -5,8 +5,8 @@ import os
 import platform
 from typing import Any
 
-from .bundle import Bundle
-from .settings import Load
+from ..bundle import Bundle
+from ..settings import Load
 
 PERCENTILES = {"p50": 50, "p95": 95, "p99": 99}
 JUDGED = "one row"
@@ -23,7 +23,7 @@ def machine() -> dict[str, Any]:
     }
 
 
-def judge(entries: dict[str, dict[str, Any]], limits: Load) -> list[str]:
+def exceeded(entries: dict[str, dict[str, Any]], limits: Load) -> list[str]:
     """Why the limits do not hold, each in one line; empty when they do.
 
     `entries` are the figures by request name, as `_figures` gives them.
@@ -50,7 +50,7 @@ def judge(entries: dict[str, dict[str, Any]], limits: Load) -> list[str]:
 def report(bundle: Bundle, record: dict[str, dict[str, Any]], limits: Load) -> dict[str, Any]:
     """The report of what loadtest/record.py kept; `passed` says whether all limits held."""
     figures = {name: _figures(entry) for name, entry in record.items()}
-    reasons = judge(figures, limits)
+    reasons = exceeded(figures, limits)
     entries = record.values()
     seconds = max((e["end"] for e in entries), default=0) - min(
         (e["start"] for e in entries), default=0

@@ -13,13 +13,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from . import bundle as bundles
-from . import slo, trial
-from .bundle import Bundle
-from .contract import KINDS
-from .errors import UserError, shown
-from .registry import Registry
-from .settings import VERSIONS, Load, Settings
+from .. import bundle as bundles
+from ..bundle import Bundle
+from ..contract import KINDS
+from ..errors import UserError, shown
+from ..registry.base import Registry, require, version_in
+from ..settings import VERSIONS, Load, Settings
+from . import limits, targets
 
 LOCUSTFILE = Path("loadtest/locustfile.py")
 REPORT = Path("reports/load.json")
@@ -36,9 +36,9 @@ def measure(
     environment holds nothing, or the version is not registered.
     """
     if version:
-        registry.require(version)
+        require(version, registry)
     else:
-        version = registry.holder(environment)
+        version = version_in(environment, registry)
     report = run(settings, bundles.load(registry.pull(version, VERSIONS, environment)), **how)
     if report["passed"] is not None:
         note = {key: report[key] for key in ("bundle", "passed", "summary")}
@@ -55,19 +55,19 @@ def run(
     is not on this machine needs `yes`. With `ui` Locust's page is opened instead, and nothing is
     judged. `passed` in the report says whether the limits of [load] held.
     """
-    limits = settings.load
-    if url and not yes and not trial.loopback(url):
+    load = settings.load
+    if url and not yes and not targets.loopback(url):
         raise UserError(f"{shown(url)} is not on this machine; say YES=1 if it may be loaded")
-    served = trial.running(bundle, url) if url else trial.server(bundle)
+    served = targets.running(bundle, url) if url else targets.server(bundle)
     with served as aim, tempfile.TemporaryDirectory() as tmp:
         scenario = _scenario(settings, bundle, Path(tmp), outcomes=not url)
         if ui:
-            _page(aim, scenario, limits)
+            _page(aim, scenario, load)
             return {"passed": None, "bundle": bundle.digest}
         REPORT.parent.mkdir(exist_ok=True)
-        load = (limits.users, limits.spawn_rate, limits.run_time)
-        entries = _attack(aim, scenario, *load, html=REPORT.with_suffix(".html"))
-    report = slo.report(bundle, entries, limits) | {"url": shown(url) or "own server"}
+        how = (load.users, load.spawn_rate, load.run_time)
+        entries = _attack(aim, scenario, *how, html=REPORT.with_suffix(".html"))
+    report = limits.report(bundle, entries, load) | {"url": shown(url) or "own server"}
     _write(REPORT, report)
     return report
 
@@ -78,14 +78,14 @@ def capacity(settings: Settings, bundle: Bundle) -> dict[str, Any]:
     The rate doubles until a step breaks, then the gap is halved until it is small; `rate` is the
     highest that held, in requests per second, and `limited_by` says what broke first.
     """
-    limits, steps = settings.load, []
-    held, broken, rate = 0.0, math.inf, limits.capacity_start
-    with trial.server(bundle) as aim, tempfile.TemporaryDirectory() as tmp:
-        for _ in range(limits.capacity_steps):
+    load, steps = settings.load, []
+    held, broken, rate = 0.0, math.inf, load.capacity_start
+    with targets.server(bundle) as aim, tempfile.TemporaryDirectory() as tmp:
+        for _ in range(load.capacity_steps):
             users = max(10, math.ceil(rate / 10))
             scenario = _scenario(settings, bundle, Path(tmp), outcomes=True, rate=rate / users)
-            entries = _attack(aim, scenario, users, users, limits.capacity_seconds)
-            step = slo.report(bundle, entries, limits) | {"asked": rate}
+            entries = _attack(aim, scenario, users, users, load.capacity_seconds)
+            step = limits.report(bundle, entries, load) | {"asked": rate}
             if step["rate"] < 0.9 * rate:
                 step["reasons"].append(f"{step['rate']:.0f} of {rate:.0f} requests/s were made")
             steps.append(step)
@@ -103,7 +103,7 @@ def capacity(settings: Settings, bundle: Bundle) -> dict[str, Any]:
         "rate": held,
         "limited_by": reasons[0] if reasons else "nothing: raise LOAD_CAPACITY_STEPS",
         "steps": steps,
-        "machine": slo.machine(),
+        "machine": limits.machine(),
     }
     _write(CAPACITY, report)
     return report
@@ -130,13 +130,13 @@ def _attack(
     return json.loads(record.read_text())
 
 
-def _page(aim: str, scenario: Path, limits: Load) -> None:
+def _page(aim: str, scenario: Path, load: Load) -> None:
     """Locust's own page, until Ctrl-C."""
-    port = trial.free_port()
+    port = targets.free_port()
     print(f"load: open http://127.0.0.1:{port} and start; Ctrl-C ends it", flush=True)
     command = ["--web-host", "127.0.0.1", "--web-port", str(port)]
     with suppress(KeyboardInterrupt):
-        _locust(aim, scenario, limits.users, limits.spawn_rate, command)
+        _locust(aim, scenario, load.users, load.spawn_rate, command)
 
 
 def _locust(

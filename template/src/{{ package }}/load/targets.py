@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from .bundle import ROWS, Bundle
-from .errors import UserError, reason, shown
-from .predict import predict
+from ..bundle import ROWS, Bundle
+from ..errors import UserError, reason, shown
+from ..predict import predict
+from ..settings import PACKAGE
 
 OPEN = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
 """Straight to the server, as Locust goes."""
@@ -32,7 +33,7 @@ def server(bundle: Bundle) -> Iterator[str]:
     """The address of a server of our own, with a journal of its own."""
     with _folder(bundle) as folder, (folder / "log").open("w+") as log:
         port = free_port()
-        command = [sys.executable, "-m", __package__ or "", "serve", "--no-follow"]
+        command = [sys.executable, "-m", PACKAGE, "serve", "--no-follow"]
         own = {
             "JOURNAL_URL": f"sqlite:///{folder}/journal.db",
             "SERVING_BUNDLES": str(folder),
@@ -67,7 +68,7 @@ def container(bundle: Bundle, image: str, engine: str = "docker") -> Iterator[st
         found = ask("logs", name)
         return found.stdout + found.stderr
 
-    port, name = free_port(), f"{__package__}-{os.getpid()}-{time.monotonic_ns()}"
+    port, name = free_port(), f"{PACKAGE}-{os.getpid()}-{time.monotonic_ns()}"
     with _folder(bundle) as folder:
         try:
             started = ask(

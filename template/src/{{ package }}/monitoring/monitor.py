@@ -15,16 +15,18 @@ import numpy as np
 import pandas as pd
 from pydantic import ValidationError
 
-from . import bundle as bundles
-from . import concept, contract, drift
-from .bundle import Bundle
-from .concept import Value
-from .predict import label
-from .project.features import KEY, TIME
-from .registry import Registry
-from .resampling import groups_of
-from .serving.journal import Journal, Record
-from .settings import VERSIONS, Monitor, Settings
+from .. import bundle as bundles
+from .. import contract
+from ..bundle import Bundle
+from ..evaluation import metric
+from ..evaluation.metric import Value
+from ..evaluation.resampling import groups_of
+from ..predict import label
+from ..project.features import KEY, TIME
+from ..registry.base import Registry
+from ..serving.journal.store import Journal, Record
+from ..settings import VERSIONS, Monitor, Settings
+from . import concept, drift
 from .verdict import Verdict
 
 LIMIT = 50_000
@@ -150,13 +152,13 @@ def _drift_windows(
 def _metric(seen: Verdict, bundle: Bundle, rows: list[Record], settings: Monitor) -> None:
     classes = bundle.manifest.classes
     promised = bundle.reference.get("baseline")
-    if promised and promised["metric"] == concept.MAIN:
+    if promised and promised["metric"] == metric.MAIN:
         before = Value(promised["value"], promised["error"], promised["rows"])
     else:
-        before = Value(bundle.manifest.metrics.get(concept.MAIN), 0.0, 0)
+        before = Value(bundle.manifest.metrics.get(metric.MAIN), 0.0, 0)
     seen.metric = {
-        "name": concept.MAIN,
-        "greater_is_better": concept.GREATER_IS_BETTER,
+        "name": metric.MAIN,
+        "greater_is_better": metric.GREATER_IS_BETTER,
         "baseline": before.value,
         "interval": before.interval,
         "rows": before.rows,
@@ -172,7 +174,7 @@ def _metric(seen: Verdict, bundle: Bundle, rows: list[Record], settings: Monitor
     predicted = _scores(bundle, rows)
     for window in _metric_windows(rows, settings)[-max(SHOWN, settings.recent) :]:
         part = rows[window]
-        value = concept.measure(actual[window], predicted[window], _groups(part))
+        value = metric.measure(actual[window], predicted[window], _groups(part))
         seen.windows.append(
             {
                 **_span(part),
@@ -200,7 +202,7 @@ def _metric_windows(rows: list[Record], settings: Monitor) -> list[slice]:
 
 
 def _groups(rows: list[Record]) -> np.ndarray | None:
-    """Which rows belong together, see resampling.py."""
+    """Which rows belong together, see evaluation/resampling.py."""
     columns = {name: [getattr(r, part) for r in rows] for name, part in _NAMED.items()}
     return groups_of(pd.DataFrame(columns)) if columns else None
 
@@ -209,7 +211,7 @@ _NAMED = {name: part for name, part in ((KEY, "key"), (TIME, "at")) if name}
 
 
 def _judge(seen: Verdict, journal: Journal, settings: Monitor, now: datetime) -> None:
-    name, last = concept.MAIN, seen.windows[-settings.recent :]
+    name, last = metric.MAIN, seen.windows[-settings.recent :]
     fell = sum(window["violated"] for window in last)
     moved = [column for column, found in seen.columns.items() if found["confirmed"]]
     drifted = f"; the data moved: {', '.join(moved)}" if moved else ""

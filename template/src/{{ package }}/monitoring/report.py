@@ -6,8 +6,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from .errors import UserError
-from .report_figures import columns, heat, image, metric, minute, ranked
+from ..errors import UserError
+from .figures import columns, heat, image, metric, minute, ranked
 from .verdict import REPORTS
 
 WORDS = {

@@ -7,17 +7,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from . import bundle as bundles
-from . import concept, data, unseen
-from .bundle import Bundle
-from .concept import MAIN, METRIC
-from .errors import BundleError
-from .evaluate import codes
-from .fitting import aligned
-from .project.target import TARGET
-from .registry import Registry
-from .resampling import groups_of
-from .settings import VERSIONS, Gates, Settings
+from .. import bundle as bundles
+from ..bundle import Bundle
+from ..errors import BundleError
+from ..evaluation import metric, unseen
+from ..evaluation.metric import MAIN, METRIC, codes
+from ..evaluation.resampling import groups_of
+from ..project.target import TARGET
+from ..settings import VERSIONS, Gates, Settings
+from ..training import snapshots
+from ..training.fitting import aligned
+from .base import Registry
 
 ROWS = 50_000
 """Rows that two versions are compared on, the newest ones, at most."""
@@ -41,7 +41,7 @@ class Candidate:
     holder: str | None
     """The version that the environment holds."""
     by: str
-    snapshot: data.Snapshot | None = None
+    snapshot: snapshots.Snapshot | None = None
     """The newest labelled rows, where the caller just took them."""
     confidence: float | None = None
     """Instead of `gates.confidence`: after a fall less is asked for."""
@@ -91,8 +91,8 @@ def compare(candidate: Candidate, settings: Settings, registry: Registry) -> Gat
     were scored then. The candidate must do no worse than a guess that knows no row, and better
     than the holder with a confidence of `gates.confidence`.
     """
-    frame = (candidate.snapshot or data.snapshot(settings)).read()
-    columns, bundle = data.columns(frame), candidate.bundle
+    frame = (candidate.snapshot or snapshots.snapshot(settings)).read()
+    columns, bundle = snapshots.columns(frame), candidate.bundle
     own = unseen.scores(bundle, frame, columns)
     other = None
     if candidate.holder:
@@ -108,7 +108,7 @@ def compare(candidate: Candidate, settings: Settings, registry: Registry) -> Gat
             )
         other = Scored(f"version {holder.version}", scores, holder.manifest.classes)
     mine = Scored(f"version {candidate.version}", own, bundle.manifest.classes)
-    return judge(mine, other, frame, settings.gates, candidate.confidence)
+    return compare_scores(mine, other, frame, settings.gates, candidate.confidence)
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ class Scored:
     classes: list[Any] | None
 
 
-def judge(
+def compare_scores(
     own: Scored,
     other: Scored | None,
     frame: pd.DataFrame,
@@ -136,18 +136,18 @@ def judge(
     rows, actual, (mine, *others) = common([own, *([other] if other else [])], frame)
     if len(actual) < limits.min_rows:
         return Gate(MAIN, False, _too_few(frame, len(actual), own, other, limits))
-    guess = concept.guess(actual, mine.shape[1] if mine.ndim == 2 else None)
+    guess = metric.guess(actual, mine.shape[1] if mine.ndim == 2 else None)
     value = float(METRIC(actual, mine))
     who = "neither had seen" if other else "it had not seen"
     on = f"on {len(actual):,} rows that {who}"
-    if not concept.no_worse(value, guess):
+    if not metric.no_worse(value, guess):
         return Gate(MAIN, False, f"{value:.4f} {on}; a guess that knows no row has {guess:.4f}")
     if other is None:
         return Gate(MAIN, True, f"{value:.4f} {on}, a guess has {guess:.4f}; the first here")
 
-    def since(first: int) -> concept.Gain:
+    def since(first: int) -> metric.Gain:
         part = groups_of(frame.iloc[rows[first:]])
-        return concept.gain(actual[first:], mine[first:], others[0][first:], part)
+        return metric.gain(actual[first:], mine[first:], others[0][first:], part)
 
     gain = since(0)
     needed = limits.confidence if confidence is None else confidence

@@ -1,59 +1,25 @@
-"""What a registry remembers, whichever it is: versions, and moves between environments.
+"""Moves between environments, whichever the registry: made, gone back from, and repaired.
 
 Each move is written down as an intent, then the alias is set, then the move is closed. The alias
 follows the last closed move; `repair` finishes what a crash left half done.
 """
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
-
-from .errors import UserError
-from .provenance import git, user
-
-if TYPE_CHECKING:
-    from .registry import Registry
+from ..errors import UserError
+from ..training.provenance import git, user
+from .base import Move, Registry
 
 
-@dataclass(frozen=True)
-class Version:
-    """A registered version."""
-
-    version: str
-    run: str
-    created: float
-    tags: dict[str, str]
-    environments: list[str]
-
-
-@dataclass
-class Move:
-    """One change of what an environment holds, as it is kept for ever."""
-
-    environment: str
-    kind: str
-    """promote or rollback"""
-    to: str
-    back_from: str
-    """The version that was there; empty if none was."""
-    by: str
-    commit: str
-    gates: dict[str, Any] = field(default_factory=dict)
-    id: str = ""
-    at: float = 0.0
-    """When it was closed, seconds since 1970; 0 while it is only an intent."""
-
-
-def rollback(environment: str, registry: "Registry", by: str = "") -> Move:
+def rollback(environment: str, registry: Registry, by: str = "") -> Move:
     """Goes back to the version before, again and again; raises UserError at the first one."""
     repair(environment, registry)
-    held = stack(registry.moves(environment))
+    held = rollback_path(registry.moves(environment))
     if len(held) < 2:
         raise UserError(f"{environment}: there is no earlier version to go back to")
     move = Move(environment, "rollback", held[-2], held[-1], by or user(), git()[0])
     return make(move, registry)
 
 
-def stack(moves: list[Move]) -> list[str]:
+def rollback_path(moves: list[Move]) -> list[str]:
     """The versions an environment can go back through, the one it holds last."""
     held: list[str] = []
     for move in moves:
@@ -70,7 +36,7 @@ def rolled_back(moves: list[Move]) -> set[str]:
     return {move.back_from for move in moves if move.kind == "rollback"}
 
 
-def make(move: Move, registry: "Registry") -> Move:
+def make(move: Move, registry: Registry) -> Move:
     """Makes a move; a kill at any point leaves what `repair` finishes or drops.
 
     Raises UserError when somebody else's move at the same time is the one that counts.
@@ -87,7 +53,7 @@ def make(move: Move, registry: "Registry") -> Move:
     return move
 
 
-def _settle(environment: str, registry: "Registry") -> Move | None:
+def _settle(environment: str, registry: Registry) -> Move | None:
     """Two movers at once: both are in the history, and the alias follows the last one closed.
 
     Returns that one; None if nothing was ever moved there.
@@ -99,7 +65,7 @@ def _settle(environment: str, registry: "Registry") -> Move | None:
     return moves[-1] if moves else None
 
 
-def repair(environment: str, registry: "Registry") -> list[str]:
+def repair(environment: str, registry: Registry) -> list[str]:
     """Finishes moves that were killed half way; returns what was done, a line each."""
     done = []
     for move in registry.moves(environment, closed=False):

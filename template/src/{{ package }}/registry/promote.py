@@ -2,14 +2,14 @@
 
 from dataclasses import asdict
 
-from . import bundle as bundles
-from .data import Snapshot
-from .errors import UserError
+from .. import bundle as bundles
+from ..errors import UserError
+from ..settings import ENVIRONMENTS, VERSIONS, Settings
+from ..training.provenance import git, user
+from ..training.snapshots import Snapshot
+from .base import Move, Registry, require, version_in
 from .gates import Candidate, Gate, gates
-from .history import Move, make, repair, rolled_back
-from .provenance import git, user
-from .registry import Registry
-from .settings import ENVIRONMENTS, VERSIONS, Settings
+from .history import make, repair, rolled_back
 
 
 class Refused(UserError):
@@ -43,7 +43,7 @@ def promote(
     holder = registry.alias(environment)
     if version == holder:
         return None
-    registry.require(version)
+    require(version, registry)
     if unattended and version in rolled_back(registry.moves(environment)):
         raise UserError(
             f"version {version} was rolled back from {environment}; it goes there again "
@@ -73,4 +73,4 @@ def _next(environment: str, registry: Registry) -> str:
         if not versions:
             raise UserError("nothing is registered; run `make train`")
         return versions[0]
-    return registry.holder(ENVIRONMENTS[ENVIRONMENTS.index(environment) - 1])
+    return version_in(ENVIRONMENTS[ENVIRONMENTS.index(environment) - 1], registry)

@@ -5,10 +5,10 @@ from datetime import datetime
 from rich.console import Console
 from rich.table import Table
 
-from .errors import NotPermitted
-from .history import Move, Version, repair, rolled_back
-from .registry import Registry
-from .settings import ENVIRONMENTS
+from ..errors import NotPermitted
+from ..settings import ENVIRONMENTS
+from .base import Move, Registry, Version
+from .history import repair, rolled_back
 
 
 def show(registry: Registry, console: Console, moves: int = 10) -> None:

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from . import bundle as bundles
-from . import contract, data, predictor
-from .bundle import Bundle, Manifest
-from .contract import Columns
-from .errors import UserError
+from .. import bundle as bundles
+from .. import contract, predictor
+from ..bundle import Bundle, Manifest
+from ..contract import Columns
+from ..errors import UserError
+from . import snapshots
 from .probes import Probe, probes, spread
 from .rounding import collapsed
 
@@ -80,7 +81,7 @@ def _compare(
     fitted: "Fitted", draft: Bundle, late: pd.DataFrame, probed: list[Probe], tolerance: float
 ) -> float:
     """The largest difference on held-out rows, some of them one by one, and probes."""
-    held = data.columns(late)
+    held = snapshots.columns(late)
     rows = [probe.row for probe in probed]
     columns = held
     if rows:
@@ -115,7 +116,7 @@ def _difference(
     n, off = len(late), worst > tolerance
     if off[:n].any():  # the probes are made of such rows
         at, where, kind = int(worst[:n].argmax()), "on held-out rows", ""
-        for name in data.FIELDS:
+        for name in snapshots.FIELDS:
             gone = late[name].isna().to_numpy()
             if gone[off[:n]].all() and not gone.all():
                 where, kind = f"where {name} is missing", "missing"
@@ -135,7 +136,7 @@ def _difference(
 
 def _examples(draft: Bundle, late: pd.DataFrame, probed: list[Probe]) -> list[dict[str, Any]]:
     """Held-out rows, then probes, with what the exported model says: its own environment's word."""
-    (rows,) = data.rows(late.iloc[spread(len(late), EXAMPLES)], "the snapshot")
+    (rows,) = snapshots.rows(late.iloc[spread(len(late), EXAMPLES)], "the snapshot")
     kinds = list({(probe.field, probe.kind): probe for probe in probed}.values())
     with np.errstate(all="ignore"):
         if kinds:
@@ -153,7 +154,7 @@ def _refuse_rounding(fitted: "Fitted", early: pd.DataFrame) -> None:
 
     (scikit-learn's own trees round to float32.)
     """
-    sample = data.columns(early.iloc[spread(len(early), SAMPLE)])
+    sample = snapshots.columns(early.iloc[spread(len(early), SAMPLE)])
     derived = contract.derive(sample)
     exact, categories = contract.matrices(derived, fitted.numbers, fitted.categories, np.float64)
     rounded = exact.astype(np.float32)

@@ -13,17 +13,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from . import concept, contract, data, predictor
-from .concept import MAIN, METRIC
-from .contract import Columns
-from .errors import UserError, reason
-from .evaluate import codes
-from .project import data as project
-from .project.metrics import GREATER_IS_BETTER
-from .project.model import build
-from .project.target import TARGET
-from .resampling import groups_of
-from .settings import Train
+from .. import contract, predictor
+from ..contract import Columns
+from ..errors import UserError, reason
+from ..evaluation import metric
+from ..evaluation.metric import MAIN, METRIC, codes
+from ..evaluation.resampling import groups_of
+from ..project import data as project
+from ..project.metrics import GREATER_IS_BETTER
+from ..project.model import build
+from ..project.target import TARGET
+from ..settings import Train
+from . import snapshots
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Table:
     @classmethod
     def of(cls, frame: pd.DataFrame) -> "Table":
         """The table of a snapshot's rows; raises UserError for a row that breaks the contract."""
-        derived = contract.derive(data.columns(frame))
+        derived = contract.derive(snapshots.columns(frame))
         numbers, categories = contract.names(derived, len(frame))
         matrix = contract.stack(*contract.matrices(derived, numbers, categories, predictor.DTYPE))
         return cls(derived, numbers, categories, matrix, frame[TARGET].to_numpy())
@@ -149,7 +150,7 @@ def judge(frame: pd.DataFrame, settings: Train, unseen: int = 0) -> Judged:
         )
     longest, best = max(tried), (max if GREATER_IS_BETTER else min)(tried, key=lambda w: tried[w])
     if best != longest:  # by chance one of several is best: a shorter one must be so by its error
-        gain = concept.gain(actual, found[best], found[longest], groups_of(late))
+        gain = metric.gain(actual, found[best], found[longest], groups_of(late))
         best = best if gain.value > gain.error else longest
     return Judged(used, table, first, best, classes, found[best], len(blocks), tried)
 

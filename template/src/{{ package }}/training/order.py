@@ -2,9 +2,9 @@
 
 import pandas as pd
 
-from . import data
-from .project.features import TIME
-from .project.target import TARGET
+from ..project.features import TIME
+from ..project.target import TARGET
+from . import snapshots
 
 FALSE_ALARMS = 0.01
 """How often, at most, rows in random order are called sorted."""
@@ -18,7 +18,7 @@ SHUFFLE = "frame.sample(frac=1, random_state=0)"
 def warnings(early: pd.DataFrame, late: pd.DataFrame) -> list[str]:
     """What is wrong with rows and the rows that judge, a line each; both as in a snapshot."""
     found = [] if TIME else [sorted_by(early, late)]
-    newer = int(data.later(late, data.until(early)).sum())
+    newer = int(snapshots.later(late, snapshots.until(early)).sum())
     if newer < len(late) / 2:
         found.append(
             f"of the {len(late):,} rows held out, {newer:,} are newer than all rows trained on, "
@@ -38,12 +38,12 @@ def sorted_by(early: pd.DataFrame, late: pd.DataFrame) -> str:
     """
     from scipy.stats import ks_2samp
 
-    parts = [part[part[data.ARRIVAL] < data.ROWS_END] for part in (early, late)]
+    parts = [part[part[snapshots.ARRIVAL] < snapshots.ROWS_END] for part in (early, late)]
     sizes = [min(len(part), MOST) for part in parts]
     if not all(sizes):
         return ""
     both = pd.concat([part.sample(n, random_state=0) for part, n in zip(parts, sizes, strict=True)])
-    names, worst, most = [*data.FIELDS, TARGET], "", LEAST
+    names, worst, most = [*snapshots.FIELDS, TARGET], "", LEAST
     for name in names:
         column = both[name]
         numeric = pd.api.types.is_numeric_dtype(column)

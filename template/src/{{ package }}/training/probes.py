@@ -9,9 +9,10 @@ import numpy as np
 import pandas as pd
 from pydantic import ValidationError
 
-from . import contract, data
-from .contract import KINDS
-from .project.features import Features
+from .. import contract
+from ..contract import KINDS
+from ..project.features import Features
+from . import snapshots
 
 MISSING = 16
 """Held-out rows in which a field goes missing; other changes are made in a quarter of them."""
@@ -40,10 +41,10 @@ def probes(early: pd.DataFrame, late: pd.DataFrame) -> list[Probe]:
     Each field goes missing, takes the ends of its range in training (`early`) and values far out,
     or is a known, a new and an empty category. What the contract refuses is left out.
     """
-    base = data.records(late[data.FIELDS].iloc[spread(len(late), MISSING)])
+    base = snapshots.records(late[snapshots.FIELDS].iloc[spread(len(late), MISSING)])
     found: list[Probe] = []
-    allowed: dict[str, list[Any]] = {name: [] for name in data.FIELDS}
-    for name in data.FIELDS:
+    allowed: dict[str, list[Any]] = {name: [] for name in snapshots.FIELDS}
+    for name in snapshots.FIELDS:
         for record, value in _changes(name, early[name], base):
             if row := _row(record | {name: value}):
                 kind = "missing" if value is None else KINDS[name]

@@ -11,8 +11,8 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from .bundle import sha256
-from .settings import PACKAGE
+from ..files import sha256
+from ..settings import PACKAGE
 
 LOCK = Path("locks/dev.txt")
 PROJECT = Path("pyproject.toml")

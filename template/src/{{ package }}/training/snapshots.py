@@ -15,17 +15,17 @@ import numpy as np
 import pandas as pd
 from pydantic import ValidationError
 
-from . import contract, values
-from .bundle import sha256
-from .contract import ALIASES, KINDS, NUMBERS, ROWS, TYPES, Columns
-from .errors import UserError, reason, shown
-from .progress import console
-from .project import data as project
-from .project.features import KEY, TIME, Features
-from .project.target import TARGET, target
-from .serving.journal import Record, opened
-from .settings import Settings
-from .sources import plain
+from .. import contract, values
+from ..console import console
+from ..contract import ALIASES, KINDS, NUMBERS, ROWS, TYPES, Columns
+from ..errors import UserError, reason, shown
+from ..files import sha256
+from ..project import data as project
+from ..project.features import KEY, TIME, Features
+from ..project.target import TARGET, target
+from ..serving.journal.store import Record, opened
+from ..settings import Settings
+from ..sources import plain
 
 SNAPSHOTS = Path("data/snapshots")
 CHUNK = 10_000
@@ -81,7 +81,7 @@ def snapshot(settings: Settings) -> Snapshot:
     if not TIME:
         frame[ARRIVAL] = pd.to_datetime(np.arange(len(frame)), unit="us").as_unit("us")
     if settings.data.journal and settings.journal.url:
-        from .project.model import build  # which a loaded model does not need
+        from ..project.model import build  # which a loaded model does not need
 
         told = journalled(settings, frame[TARGET], counts)
         new = unknown(told, frame)

@@ -15,17 +15,20 @@ from typing import Any
 
 import pandas as pd
 
-from . import concept, contract, data, drift, evaluate, order, unseen
-from .bundle import JudgedOn, Manifest
-from .errors import UserError
+from .. import contract
+from ..bundle import JudgedOn, Manifest
+from ..console import console, step
+from ..errors import UserError
+from ..evaluation import evaluate, metric, unseen
+from ..evaluation.resampling import groups_of
+from ..monitoring import concept, drift
+from ..project.features import TIME
+from ..registry.base import Registry
+from ..settings import Settings
+from . import order, snapshots
 from .export import export
 from .fitting import Fitted, Judged, judge
-from .progress import console, step
-from .project.features import TIME
 from .provenance import git, lock, requirements
-from .registry import Registry
-from .resampling import groups_of
-from .settings import Settings
 
 RUNS = Path("var/runs")
 
@@ -45,7 +48,7 @@ class Trained:
 def train(
     settings: Settings,
     registry: Registry,
-    snapshot: data.Snapshot,
+    snapshot: snapshots.Snapshot,
     judged: Judged | None = None,
 ) -> Trained:
     """Trains on a snapshot and registers the version; returns what was made.
@@ -89,7 +92,7 @@ def train(
             version = registry.register(
                 run,
                 bundle,
-                late[data.FIELDS].head(1000),
+                late[snapshots.FIELDS].head(1000),
                 parameters,
                 metrics,
                 folder / "report",
@@ -103,11 +106,11 @@ def check(judged: Judged, fitted: Fitted) -> None:
     """Raises UserError when the model of all rows does worse on the rows that judged its
     procedure, which it has seen, than the models that had not seen them."""
     own = fitted.scores(judged.table.matrix[judged.first :])
-    gain = concept.gain(judged.actual, own, judged.scores, groups_of(judged.late))
+    gain = metric.gain(judged.actual, own, judged.scores, groups_of(judged.late))
     if gain.surely_below(0.0):
         raise UserError(
             f"the model fitted on {judged.window:,} rows does worse on the newest "
-            f"{len(judged.late):,} of them ({concept.MAIN} {gain.own:.4g}) than models that had "
+            f"{len(judged.late):,} of them ({metric.MAIN} {gain.own:.4g}) than models that had "
             f"not seen those ({gain.other:.4g}); nothing is registered: look at project/model.py"
         )
 
@@ -128,7 +131,7 @@ def _manifest(
     settings: Settings,
     fitted: Fitted,
     judged: Judged,
-    snapshot: data.Snapshot,
+    snapshot: snapshots.Snapshot,
     metrics: dict[str, float],
     run: str,
 ) -> Manifest:
@@ -140,12 +143,12 @@ def _manifest(
         commit=commit,
         dirty=dirty,
         data=snapshot.fingerprint,
-        trained_until=data.until(judged.frame),
+        trained_until=snapshots.until(judged.frame),
         rows=judged.window,
         judged=JudgedOn(
             rows=len(judged.late),
             models=judged.blocks,
-            after=data.until(judged.frame.iloc[: judged.first]),
+            after=snapshots.until(judged.frame.iloc[: judged.first]),
             tried={str(window): value for window, value in judged.tried.items()},
         ),
         metrics=metrics,

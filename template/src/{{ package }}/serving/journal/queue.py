@@ -17,8 +17,8 @@ from time import monotonic
 
 from sqlalchemy.exc import DataError, IntegrityError
 
-from ..errors import reason
-from .journal import Journal
+from ...errors import reason
+from .store import Journal
 
 logger = logging.getLogger(__name__)
 BATCH = 1000

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
-from ..errors import UserError, reason, shown
-from . import schema
-from .schema import (
+from ...errors import UserError, reason, shown
+from . import tables
+from .tables import (
     ENVIRONMENT,
     INSERT,
     JOINED,
@@ -24,8 +24,8 @@ from .schema import (
     outcome_line,
     stamp,
 )
-from .schema import OUTCOMES as _O
-from .schema import PREDICTIONS as _P
+from .tables import OUTCOMES as _O
+from .tables import PREDICTIONS as _P
 
 
 class Record(NamedTuple):
@@ -65,9 +65,9 @@ class Journal:
         if self.dialect not in SERIAL:
             raise ValueError(f"{self.dialect} is not supported")
         if self.dialect == "sqlite":
-            self._engine = sa.create_engine(parsed, connect_args={"timeout": schema.WAIT})
-            sa.event.listen(self._engine, "connect", schema.tune)
-            sa.event.listen(self._engine, "begin", schema.begin)
+            self._engine = sa.create_engine(parsed, connect_args={"timeout": tables.WAIT})
+            sa.event.listen(self._engine, "connect", tables.tune)
+            sa.event.listen(self._engine, "begin", tables.begin)
         else:
             arguments = {"connect_timeout": 5}
             self._engine = sa.create_engine(parsed, pool_pre_ping=True, connect_args=arguments)
@@ -88,7 +88,7 @@ class Journal:
             Path(self._engine.url.database).parent.mkdir(parents=True, exist_ok=True)
         at_once = self._engine.connect().execution_options(begin="BEGIN IMMEDIATE")
         with at_once as connection, connection.begin():
-            schema.migrate(connection, MIGRATIONS)
+            tables.migrate(connection, MIGRATIONS)
 
     def close(self) -> None:
         """Lets the connections go."""
@@ -217,7 +217,7 @@ def _within(
         version is None or _P.c.version == version,
         since is None or _P.c.at >= since,
         until is None or _P.c.at < until,
-        environment is None or schema.of(environment),
+        environment is None or tables.of(environment),
         labelled is None or labels,
     ]
     return [test for test in tests if test is not True]

@@ -5,13 +5,13 @@ from typing import Any
 
 import pandas as pd
 
-from .bundle import Bundle, load
-from .contract import ALIASES
-from .data import FIELDS, rows, typed
-from .predict import predict
+from ..bundle import Bundle, load
+from ..contract import ALIASES
+from ..predict import predict
+from ..training.snapshots import FIELDS, rows, typed
 
 
-class Served:
+class BundleModel:
     """A bundle with the method that MLflow calls."""
 
     def __init__(self, bundle: Bundle) -> None:
@@ -25,5 +25,5 @@ class Served:
         return pd.json_normalize(predict(self.bundle, given))
 
 
-def _load_pyfunc(path: str) -> Served:
-    return Served(load(Path(path)))
+def _load_pyfunc(path: str) -> BundleModel:
+    return BundleModel(load(Path(path)))
