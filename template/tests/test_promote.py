@@ -286,7 +286,7 @@ def test_what_changed_lately_shows_in_the_newest_half(monkeypatch) -> None:
 
 
 def test_a_gain_and_a_loss_are_told(monkeypatch) -> None:
-    metric = package("monitoring.concept")
+    metric = package("evaluation.metric")
     random = np.random.default_rng(0)
     sign = 1.0 if metric.GREATER_IS_BETTER else -1.0
     monkeypatch.setattr(metric, "METRIC", lambda a, p: sign * float(np.mean(a == p)))
