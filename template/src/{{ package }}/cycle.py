@@ -81,8 +81,7 @@ def choose(
     `earlier` versions the best that is better than both may come back. Raises UserError where no
     candidate can be fitted, BundleError where a version cannot score these rows.
     """
-    new = int(unseen.newer(frame, holder).sum())
-    judged = judge(frame, settings.train, unseen=new)
+    judged = judge(frame, settings.train)
     late, limits = judged.late, settings.gates
     columns = snapshots.columns(late)
 

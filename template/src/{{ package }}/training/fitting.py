@@ -111,19 +111,15 @@ class Judged:
         return fit(self.table, max(0, rows - self.window), rows, seed)
 
 
-def judge(frame: pd.DataFrame, settings: Train, unseen: int = 0) -> Judged:
+def judge(frame: pd.DataFrame, settings: Train) -> Judged:
     """Scores the newest rows of a snapshot by models fitted on the rows before them.
 
-    The newest share `train.holdout` is judged; where that is not all new to the model in place,
-    only the newest `unseen` rows are. Of each window of `train.windows` that knows every class,
-    the one whose main metric is best is taken. Raises UserError where nothing can be fitted, or
-    where the metric is not defined on the rows that judge.
+    The newest share `train.holdout` is judged. Of each window of `train.windows` that knows every
+    class, the one whose main metric is best is taken. Raises UserError where nothing can be fitted,
+    or where the metric is not defined on the rows that judge.
     """
     used = frame.iloc[-settings.window :] if settings.window else frame
-    share = settings.holdout
-    if 0 < unseen < share * len(used):
-        share = unseen / len(used)
-    early, late = project.split(used, share)
+    early, late = project.split(used, settings.holdout)
     used, first = pd.concat([early, late]), len(early)
     if not first or not len(late):
         raise UserError(
