@@ -1,6 +1,7 @@
 """Law 4: a project of any supported release can take in this one, and lives on."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from harness import (
     update,
 )
 from living import Project, turn
-from releases import CASES, COVERING, SUPPORTED, history
+from releases import CASES, COVERING, RELEASES, SUPPORTED, history
 from variants import AXES
 
 ANSWERS = ".copier-answers.yml"
@@ -47,6 +48,30 @@ def ours(folder: Path) -> dict[str, bytes]:
 
 def named(value: str | dict[str, str]) -> str:
     return value if isinstance(value, str) else "-".join(value.values())
+
+
+@pytest.mark.parametrize("tag", SUPPORTED)
+def test_each_listed_release_is_in_the_history_as_that_version(tag, releases):
+    made = RELEASES[tag]
+    git(ROOT, "merge-base", "--is-ancestor", made, "HEAD")
+    assert "template" in git(ROOT, "ls-tree", "--name-only", made).split()
+    if tag == "v0.0.1":  # the first commit that had tests, before there was a changelog
+        assert "CHANGELOG.md" not in git(ROOT, "ls-tree", "--name-only", made).split()
+    else:
+        newest = git(ROOT, "show", f"{made}:CHANGELOG.md").split("\n## ")[1]
+        assert newest.startswith(f"{tag[1:]} (")
+
+
+def test_each_release_in_the_history_is_listed(releases):
+    """But the one that is made at this moment, which the next commit lists."""
+    head = git(ROOT, "rev-parse", "HEAD").strip()
+    log = git(ROOT, "log", "--format=%H Release=%s")
+    found = dict(re.findall(r"^(\w+) Release=Release (\d+\.\d+\.\d+)$", log, re.MULTILINE))
+    assert found
+    found = {f"v{version}": made for made, version in found.items()}
+    for tag in git(ROOT, "tag", "--list", "v*").split():
+        found[tag] = git(ROOT, "rev-list", "--max-count=1", tag).strip()
+    assert {tag: made for tag, made in found.items() if made != head}.items() <= RELEASES.items()
 
 
 @pytest.mark.parametrize(
