@@ -86,7 +86,7 @@ def main() -> None:
 
 def module() -> ModuleType:
     """The template's drift.py, which imports nothing of the package."""
-    path = next((ROOT / "template").glob("src/*/drift.py"))
+    path = next((ROOT / "template").glob("src/*/monitoring/drift.py"))
     spec = importlib.util.spec_from_file_location("drift", path)
     assert spec is not None
     assert spec.loader is not None

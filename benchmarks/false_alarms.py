@@ -95,9 +95,11 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=400)
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
-    source = next((given.project / "src").glob("*/drift.py")).parent
+    source = next((given.project / "src").glob("*/settings.py")).parent
     sys.path.insert(0, str(source.parent))
-    resampling, drift = (import_module(f"{source.name}.{m}") for m in ("resampling", "drift"))
+    resampling, drift = (
+        import_module(f"{source.name}.{m}") for m in ("evaluation.resampling", "monitoring.drift")
+    )
     result: dict[str, Any] = {"gates": {}, "drift": {}}
     print(
         f"equal models that pass, 2.5 % is right     ours   rows alone   bootstrap, {DRAWS} draws"

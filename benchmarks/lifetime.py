@@ -18,12 +18,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from kept import concept, contract, cycle, data, fitting, monitor, verdict
-from kept.concept import METRIC
-from kept.fitting import Fitted, Table
+from kept import contract, cycle
+from kept.evaluation.metric import METRIC
+from kept.monitoring import concept, monitor, verdict
 from kept.project.data import labelled
-from kept.serving.journal import Record
+from kept.serving.journal.store import Record
 from kept.settings import Settings, load
+from kept.training import fitting, snapshots
+from kept.training.fitting import Fitted, Table
 from streams import STREAMS, Stream, frame
 
 EVERY, WINDOWS = (1, 2, 5, 10), (None, 4000, 2000, 1000, 500)
@@ -45,7 +47,7 @@ FLIGHTS = Stream(lambda _: (np.empty(0), np.empty(0)), "real", train=7500, turn=
 def one(stream: Stream, seed: int) -> dict[str, Any]:
     """A seed of a stream, kept in every way."""
     rows = labelled() if stream is FLIGHTS else frame(stream, seed)
-    rows = data.validated(rows, "the stream")
+    rows = snapshots.validated(rows, "the stream")
     settings = load(monitor={"window": 200}, gates={"min_rows": 200})
     life = Life(stream, rows, Table.of(rows), settings)
     ways: dict[str, Any] = {"never": life.calendar(0, None)}
@@ -131,7 +133,7 @@ class Life:
             fitted=fitted,
             reference={"baseline": concept.baseline(judged.actual, judged.scores)},
             manifest=SimpleNamespace(
-                trained_until=data.until(judged.frame), classes=fitted.classes, metrics={}
+                trained_until=snapshots.until(judged.frame), classes=fitted.classes, metrics={}
             ),
         )
 
@@ -147,7 +149,7 @@ class Life:
             else:
                 names = [str(c).lower() for c in holder.fitted.classes]
                 answer = {"probabilities": dict(zip(names, score, strict=True))}
-            at = self.rows["at" if "at" in self.rows else data.TIME].iloc[i].to_pydatetime()
+            at = self.rows["at" if "at" in self.rows else snapshots.TIME].iloc[i].to_pydatetime()
             made.append(Record(str(i), None, at, holder.version, "", {}, answer, label))
         return made
 
@@ -155,7 +157,7 @@ class Life:
         """What the monitor says of the labelled rows."""
         seen = verdict.Verdict("unknown", "", "production", holder.version)
         journal = Journal(records[: max(0, known - self.stream.train)])
-        now = self.rows["at" if "at" in self.rows else data.TIME].iloc[known - 1]
+        now = self.rows["at" if "at" in self.rows else snapshots.TIME].iloc[known - 1]
         monitor.watch(seen, holder, journal, self.settings.monitor, now.to_pydatetime())
         return seen.verdict == "retrain"
 

@@ -59,17 +59,19 @@ def main() -> None:
 
 def load(project: Path) -> None:
     """Imports the project's monitor, and gives it rows of River's instead of the project's."""
-    global concept, drift, monitor, verdict, settings, Record
-    source = next((project / "src").glob("*/monitor.py")).parent
+    global concept, drift, metric, monitor, verdict, settings, Record
+    source = next((project / "src").glob("*/settings.py")).parent
     sys.path.insert(0, str(source.parent))
     from importlib import import_module
 
-    concept, drift, monitor, verdict, settings = (
-        import_module(f"{source.name}.{m}")
-        for m in ("concept", "drift", "monitor", "verdict", "settings")
+    concept, drift, monitor, verdict = (
+        import_module(f"{source.name}.monitoring.{m}")
+        for m in ("concept", "drift", "monitor", "verdict")
     )
-    Record = import_module(f"{source.name}.serving.journal").Record
-    concept.MAIN, concept.METRIC, concept.GREATER_IS_BETTER = "roc_auc", auc, True
+    settings = import_module(f"{source.name}.settings")
+    metric = import_module(f"{source.name}.evaluation.metric")
+    Record = import_module(f"{source.name}.serving.journal.store").Record
+    metric.MAIN, metric.METRIC, metric.GREATER_IS_BETTER = "roc_auc", auc, True
     monitor.derived = lambda rows: columns([r.features for r in rows])
 
 

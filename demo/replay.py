@@ -38,13 +38,21 @@ os.environ.update(
 
 import numpy as np
 import pandas as pd
-from flight_delays import cli, cycle, data, evaluate, fitting, load, promote, train
+from flight_delays import cycle
 from flight_delays import settings as settings_
-from flight_delays.evaluate import MAIN, METRICS
-from flight_delays.progress import console
+from flight_delays.cli.common import held
+from flight_delays.cli.lifecycle import examples
+from flight_delays.console import console
+from flight_delays.evaluation.metric import MAIN, METRICS, codes
+from flight_delays.load.run import measure
+from flight_delays.project import data
 from flight_delays.project.features import KEY, TIME
 from flight_delays.project.target import TARGET
-from flight_delays.registry import Registry
+from flight_delays.registry.base import Registry
+from flight_delays.registry.promote import promote
+from flight_delays.registry.store import connect
+from flight_delays.training import fitting, snapshots
+from flight_delays.training.train import train
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 SOURCE = "data/flights.parquet"
@@ -60,21 +68,21 @@ td, th { padding: .2rem .9rem; text-align: right; border-bottom: 1px solid #ddd 
 
 
 def main() -> None:
-    year = data.labelled(data.project.load(SOURCE), SOURCE).sort_values(TIME, kind="stable")
+    year = snapshots.labelled(data.load(SOURCE), SOURCE).sort_values(TIME, kind="stable")
     april = pd.Timestamp("2013-04-01")
     known, later = year[year[TIME] < april], year[year[TIME] >= april]
     Path("var").mkdir(exist_ok=True)
-    raw = data.project.load(SOURCE)
+    raw = data.load(SOURCE)
     raw[raw[TIME] < april].to_parquet("var/january-to-march.parquet", index=False)
     console.quiet = True  # what each turn reads is not told
     settings = settings_.load()
-    registry = Registry(settings)
+    registry = connect(settings)
     print("training on January to March, and through the gates to production", flush=True)
-    first = train.train(settings, registry, data.snapshot(settings))
+    first = train(settings, registry, snapshots.snapshot(settings))
     for environment in ("test", "staging", "production"):
         if environment == "production":
-            load.measure(settings, registry, "staging")
-        promote.promote(environment, settings, registry)
+            measure(settings, registry, "staging")
+        promote(environment, settings, registry)
     with serving(settings) as url:
         lived, turns = live(later, url, settings, registry)
     print("two more lines, offline: never retrained, and retrained every month", flush=True)
@@ -83,7 +91,7 @@ def main() -> None:
         "every month": monthly(year, later, settings),
         "ciclo": lived,
     }
-    cli.examples(cli.held("production", settings))
+    examples(held("production", settings))
     show(later, lines, turns, first.version)
 
 
@@ -151,7 +159,7 @@ def live(
     scores = np.full((len(later), 2), np.nan)
     times = [time.isoformat() for time in later[TIME]]
     keys, labels = later[KEY].tolist(), later[TARGET].tolist()
-    rows = data.records(later[data.FIELDS])
+    rows = snapshots.records(later[snapshots.FIELDS])
     bodies = [
         {"key": key, "features": row | {TIME: time}}
         for key, row, time in zip(keys, rows, times, strict=True)
@@ -251,7 +259,7 @@ def show(
 ) -> None:
     """Table, picture and page."""
     OUT.mkdir(parents=True, exist_ok=True)
-    actual = evaluate.codes(later[TARGET], [False, True])
+    actual = codes(later[TARGET], [False, True])
     months = later[TIME].dt.strftime("%b").to_numpy()
     order = list(dict.fromkeys(months))
     table = pd.DataFrame(

@@ -60,7 +60,7 @@ TEN = [
 RUDER = [
     Edit("a seam", "src/*/predictor.py", "MINE_PREDICTOR = 1\n"),
     Edit("the environment", "env.mk", "MINE_ENV := 1\n"),
-    Edit("a module of ours", "src/*/gates.py", "MINE_GATE = 1\n"),
+    Edit("a module of ours", "src/*/registry/gates.py", "MINE_GATE = 1\n"),
     Edit("a schedule", ".github/workflows/cycle.yml", "# MINE_SCHEDULE\n"),
     Edit("a composite action", ".github/actions/setup/action.yml", "# MINE_ACTION\n"),
     Edit("the licence", "LICENSE", "MINE_LICENCE\n"),

@@ -50,7 +50,7 @@ def test_each_practice_has_its_file_and_its_command(template, tmp_path):
     folder = copy(template, tmp_path / "it")
     verbs = subprocess.run(["make", "help"], cwd=folder, capture_output=True, text=True, check=True)
     known = set(re.findall(r"^  make (\w+)", verbs.stdout, re.MULTILINE))
-    package = next(folder.glob("src/*/cli.py")).parent
+    package = next(folder.glob("src/*/settings.py")).parent
     for practice, files, commands in rows("docs/life-cycle.md", "The life cycle"):
         for name in re.findall(r"`([^` ]+)`", files):
             if "/" in name or "." in name:

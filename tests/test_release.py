@@ -186,6 +186,20 @@ def test_each_release_seeded_what_the_interface_asks_for(tag, problem, releases,
         assert asked <= names(ast.parse(text)), module
 
 
+@pytest.mark.parametrize("problem", AXES["problem"])
+@pytest.mark.parametrize("tag", SUPPORTED)
+def test_what_the_seeds_of_each_release_import_is_where_it_was(tag, problem, releases, tmp_path):
+    project = project_of(releases, tag, tmp_path / "project", problem=problem)
+    asked = set()
+    for path in (project / PACKAGE / "project").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.level == 2:
+                asked |= {(node.module, name.name) for name in node.names}
+    assert ("sources", "read") in asked
+    for module, name in asked:
+        assert name in names(ast.parse((ROOT / SOURCE / f"{module}.py").read_text())), module
+
+
 def test_nothing_else_of_project_is_asked_for():
     """What our code takes from project/ is in the interface; a newer hook comes by getattr."""
     asked: set[tuple[str, str]] = set()

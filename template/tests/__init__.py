@@ -4,7 +4,7 @@ import importlib
 from pathlib import Path
 from types import ModuleType
 
-NAME = next(Path(__file__).parents[1].glob("src/*/cli.py")).parent.name
+NAME = next(Path(__file__).parents[1].glob("src/*/settings.py")).parent.name
 
 
 def package(module: str) -> ModuleType:

@@ -44,7 +44,7 @@ def home(sample: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> Path
     folder = tmp_path_factory.mktemp("home")
     sample.to_parquet(folder / "rows.parquet", index=False)
     with inside(folder):
-        package("registry").Registry(package("settings").load()).versions()
+        package("registry.store").connect(package("settings").load()).versions()
     return folder
 
 
@@ -55,9 +55,11 @@ def trained_home(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(home, folder)
     with inside(folder):
         settings = package("settings").load()
-        registry = package("registry").Registry(settings)
-        trained = package("train").train(settings, registry, package("data").snapshot(settings))
-        package("promote").promote("test", settings, registry, version=trained.version)
+        registry = package("registry.store").connect(settings)
+        trained = package("training.train").train(
+            settings, registry, package("training.snapshots").snapshot(settings)
+        )
+        package("registry.promote").promote("test", settings, registry, version=trained.version)
         registry.pull("1", Path("var/versions"))
     return folder
 
@@ -100,7 +102,7 @@ def another(tmp_path: Path) -> Iterator[Callable[..., Any]]:
     name = "another"
 
     def make(fields: str, **texts: str) -> Callable[[str], Any]:
-        root = Path(str(package("data").__file__)).parent
+        root = Path(str(package("settings").__file__)).parent
         shutil.copytree(root, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
         written = {"features": FEATURES, "target": TARGET, "data": DATA, "metrics": METRICS}
         for module, text in {**written, "model": MODEL}.items():

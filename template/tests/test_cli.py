@@ -19,7 +19,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_bundle_goes_into_a_folder_of_its_own(trained: Path) -> None:
-    bundle = package("cli_serving").bundle
+    bundle = package("cli.serving").bundle
     for _ in range(2):
         bundle("test", Path("build/bundle"))
         assert [path.name for path in Path("build/bundle").iterdir()] == ["1"]
@@ -42,12 +42,12 @@ def test_what_cannot_be_written_is_one_line(trained: Path) -> None:
 
 
 def test_a_value_of_a_report_is_shown_for_a_pipeline(tmp_path, monkeypatch, capsys) -> None:
-    cli = package("cli")
+    common, lifecycle = package("cli.common"), package("cli.lifecycle")
     monkeypatch.chdir(tmp_path)
-    cli.keep("cycle", {"version": "2", "promoted": ["test", "staging"], "refused": ""})
+    common.keep("cycle", {"version": "2", "promoted": ["test", "staging"], "refused": ""})
     for what in ("cycle.version", "cycle.promoted", "cycle.refused", "cycle.unheard"):
-        cli.show(what)
+        lifecycle.show(what)
     assert capsys.readouterr().out == "version=2\npromoted=test staging\nrefused=\nunheard=\n"
     for what in ("", "cycle", "train.version"):
         with pytest.raises(UserError, match=rf"^WHAT={what}: is no value of a report"):
-            cli.show(what)
+            lifecycle.show(what)

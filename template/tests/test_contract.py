@@ -115,7 +115,7 @@ def test_a_table_of_validated_rows_is_read_as_the_rows_are(bundle_dir: Path) -> 
     rows = [e["features"] for e in json.loads((bundle_dir / "examples.json").read_text())]
     rows = contract.read(rows)
     rows.append(rows[0].model_copy(update=dict.fromkeys(contract.KINDS)))  # all of it missing
-    found = contract.from_frame(package("data").table(rows))
+    found = contract.from_frame(package("training.snapshots").table(rows))
     for name, column in contract.columns(rows).items():
         assert found[name].dtype == column.dtype
         np.testing.assert_array_equal(found[name], column, err_msg=name)

@@ -11,9 +11,9 @@ from . import package
 
 bundles = package("bundle")
 cycle = package("cycle")
-journal = package("serving.journal")
-promote = package("promote")
-registry = package("registry")
+journal = package("serving.journal.store")
+promote = package("registry.promote")
+registry = package("registry.store")
 settings = package("settings")
 FREE = {"load": False, "min_rows": 50, "unattended": True}
 WINDOW = 100
@@ -30,7 +30,7 @@ def kept(**gates: object):
 @pytest.fixture
 def known(trained: Path):
     """Version 1 is in every environment."""
-    found = registry.Registry(settings.load())
+    found = registry.connect(settings.load())
     for environment in ("staging", "production"):
         promote.promote(environment, kept(), found, version="1")
     return found
@@ -140,14 +140,16 @@ def test_an_earlier_version_that_does_better_comes_back(
     known, monkeypatch, unattended: bool
 ) -> None:
     """Better than what is served, and than a candidate that learnt nothing."""
-    data, train = package("data"), package("train")
+    data, train = package("training.snapshots"), package("training.train")
     target = package("project.target").TARGET
     frame = data.snapshot(kept()).read()
     wrong = data.store(frame.assign(**{target: frame[target].to_numpy()[::-1]}), "reversed")
     assert train.train(kept(), known, wrong).version == "2"
-    history = package("history")
+    history = package("registry.history")
     for environment in ("staging", "production"):
-        history.make(history.Move(environment, "promote", "2", "1", "me", ""), known)
+        history.make(
+            package("registry.base").Move(environment, "promote", "2", "1", "me", ""), known
+        )
     happen(10, right=1.0)
     judge = cycle.judge
 

@@ -18,7 +18,7 @@ import pytest
 
 from . import NAME, package
 
-data = package("data")
+data = package("training.snapshots")
 values = package("values")
 features = package("project.features")
 target = package("project.target")
@@ -102,7 +102,7 @@ def test_rows_that_break_the_contract_are_counted_and_shown(project, sample, mon
 
 
 def test_labelled_rows_of_the_journal_are_trained_on(trained, sample) -> None:
-    journal = package("serving.journal")
+    journal = package("serving.journal.store")
     bundle = package("bundle").load(trained / "var/versions/1")
     before = data.snapshot(settings.load())
     label = before.read()[target.TARGET].tolist()[0]
@@ -128,7 +128,7 @@ def test_labelled_rows_of_the_journal_are_trained_on(trained, sample) -> None:
 
 
 def test_rows_served_under_another_contract_are_left_out(trained, capsys) -> None:
-    journal = package("serving.journal")
+    journal = package("serving.journal.store")
     bundle = package("bundle").load(trained / "var/versions/1")
     before = data.snapshot(settings.load())
     label = before.read()[target.TARGET].tolist()[0]
@@ -167,7 +167,7 @@ def test_without_a_time_a_late_label_is_newer_and_moves_no_other_row(project, sa
 def test_without_a_time_labels_that_came_in_one_go_are_in_an_order(trained, sample, monkeypatch):
     monkeypatch.setattr(data, "TIME", None)
     kept = settings.load(data={"uri": "rows.parquet", "journal": True})
-    journal = package("serving.journal")
+    journal = package("serving.journal.store")
     example = package("bundle").load(trained / "var/versions/1").examples[0]["features"]
     label = data.records(data.labelled(sample, "rows"))[0][target.TARGET]
     one = journal.Record("0", None, datetime(2030, 1, 1), "1", "?", example, {}, label)
@@ -279,15 +279,20 @@ def test_a_key_is_what_the_source_has_even_beside_a_missing_one(another) -> None
     own_settings = own("settings").load(journal={"url": ""})
     for uri in ("rows.csv", "rows.pq", "sqlite:///rows.db#rows"):
         own_settings.data.uri = uri
-        made = own("data").snapshot(own_settings).read()["id"]
+        made = own("training.snapshots").snapshot(own_settings).read()["id"]
         assert [None if pd.isna(key) else key for key in made] == expected, uri
-        parts = [own("data").typed(p, uri) for p in own("sources").partitions(uri, 70)]
+        parts = [
+            own("training.snapshots").typed(p, uri) for p in own("sources").partitions(uri, 70)
+        ]
         assert [len(p) for p in parts] == [70, 70, 60]
         made = pd.concat(parts)["id"]
         assert [None if pd.isna(key) else key for key in made] == expected, uri
     rows_with().to_csv("rows.csv", index=False)
     own_settings.data.uri = "rows.csv"
-    assert own("data").snapshot(own_settings).read()["id"].tolist()[:2] == ["00000000", "00000001"]
+    assert own("training.snapshots").snapshot(own_settings).read()["id"].tolist()[:2] == [
+        "00000000",
+        "00000001",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -312,7 +317,7 @@ def test_a_key_that_repeats_keeps_its_rows(another) -> None:
     at = pd.date_range("2024-01-01", periods=50).repeat(4)
     frame = rows_with(id=np.arange(200) % 4, at=at)
     pd.concat([frame, frame.iloc[:3]]).to_csv("rows.csv", index=False)
-    journal = own("serving.journal")
+    journal = own("serving.journal.store")
     first, new = at[0].to_pydatetime(), datetime(2031, 1, 1)
     log = journal.Journal("sqlite:///var/journal.db")
     log.write(
@@ -320,7 +325,7 @@ def test_a_key_that_repeats_keeps_its_rows(another) -> None:
         for i, (key, when) in enumerate([("0", first), ("0", new), ("0", new), ("9", first)])
     )
     log.close()
-    made = own("data").snapshot(own("settings").load())
+    made = own("training.snapshots").snapshot(own("settings").load())
     table = made.read()
     assert made.counts == {
         "read": 203,
@@ -340,19 +345,19 @@ def test_a_key_that_repeats_keeps_its_rows(another) -> None:
 def test_a_key_that_is_a_feature_stays_one(another) -> None:
     own = another("id: int\nx: float")
     rows_with(id=np.arange(200)).to_csv("rows.csv", index=False)
-    journal = own("serving.journal")
+    journal = own("serving.journal.store")
     log = journal.Journal("sqlite:///var/journal.db")
     log.write(
         journal.Record(name, key, datetime(2031, 1, 1), "1", "?", {"id": id, "x": 1.0}, {}, 1)
         for name, key, id in [("a", "their-own", 900), ("b", None, 901), ("c", None, 7)]
     )
     log.close()
-    made = own("data").snapshot(own("settings").load())
+    made = own("training.snapshots").snapshot(own("settings").load())
     table = made.read()
     assert table["id"].tolist() == [*range(200), 900, 901]
     assert table["_key"].tolist()[-3:] == ["199", "their-own", "901"]
     assert made.counts["journal_repeated"] == 1
-    assert own("data").columns(table)["id"].dtype == np.float64
+    assert own("training.snapshots").columns(table)["id"].dtype == np.float64
 
 
 def test_what_became_of_every_row_is_said(another, capsys) -> None:
@@ -360,7 +365,7 @@ def test_what_became_of_every_row_is_said(another, capsys) -> None:
     frame = rows_with(x=np.arange(200) / 190)
     frame["y"] = frame["y"].astype("Int64").where(np.arange(200) % 10 != 0)
     frame.to_csv("rows.csv", index=False)
-    own("cli").data()
+    own("cli.lifecycle").data()
     kept = json.loads(Path("reports/data.json").read_text())
     assert (kept["read"], kept["cleaned_away"], kept["unlabelled"]) == (200, 10, 19)
     assert kept["rows"] == 171
@@ -370,7 +375,7 @@ def test_what_became_of_every_row_is_said(another, capsys) -> None:
 def test_the_newest_rows_of_a_long_journal_are_read(another, capsys) -> None:
     own = another("x: float")
     rows_with().to_csv("rows.csv", index=False)
-    journal = own("serving.journal")
+    journal = own("serving.journal.store")
     log = journal.Journal("sqlite:///var/journal.db")
     log.write(
         journal.Record(str(i), str(i), datetime(2031, 1, 1 + i), "1", "?", row, {}, label)
@@ -379,7 +384,7 @@ def test_the_newest_rows_of_a_long_journal_are_read(another, capsys) -> None:
         )
     )
     log.close()
-    made = own("data").snapshot(own("settings").load(data={"journal_rows": 4}))
+    made = own("training.snapshots").snapshot(own("settings").load(data={"journal_rows": 4}))
     assert made.read()["x"].tolist()[-2:] == [2, 3]
     assert (made.counts["journal"], made.counts["journal_unfit"]) == (4, 2)
     said = capsys.readouterr().out
@@ -435,7 +440,7 @@ def test_a_time_that_would_be_guessed_is_refused(given, said) -> None:
 
 def test_the_api_takes_no_number_for_a_time(another) -> None:
     own = another("at: datetime")
-    asks = own("serving.bodies").Ask
+    asks = own("serving.schemas").Ask
     assert asks.model_validate_json('{"features": {"at": "2024-01-01T00:00:00+01:00"}}')
     for at in ("1700000000", '"1700000000"', '"20230514"'):
         for body in ('{"features": {"at": AT}}', '{"features": {"at": "2024-01-01"}, "time": AT}'):
@@ -447,7 +452,7 @@ def test_a_row_without_a_time_has_no_place_in_order(another) -> None:
     own = another("x: float", **{"TIME = None": 'TIME = "at"'})
     rows_with(at=["" if i == 7 else "2024-01-01" for i in range(200)]).to_csv("rows.csv")
     with pytest.raises(own("errors").UserError, match=r"1 rows have no time, .* row 7"):
-        own("data").snapshot(own("settings").load())
+        own("training.snapshots").snapshot(own("settings").load())
 
 
 HOOKS = """
@@ -466,18 +471,18 @@ def test_scoring_reads_a_table_as_training_does(another) -> None:
     frame.loc[1:, "Dia"] = "01/03/2024"
     frame.to_csv("rows.csv", index=False, sep=";", decimal=",", encoding="latin-1")
     own_settings = own("settings").load(journal={"url": ""})
-    made = own("data").snapshot(own_settings).read()
+    made = own("training.snapshots").snapshot(own_settings).read()
     np.testing.assert_allclose(made["x"], rows_with()["x"])
     assert made["at"].dt.month.tolist() == [2] + [3] * 199
-    registry = own("registry").Registry(own_settings)
-    own("train").train(own_settings, registry, own("data").find(""))
+    registry = own("registry.store").connect(own_settings)
+    own("training.train").train(own_settings, registry, own("training.snapshots").find(""))
     bundle = own("bundle").load(registry.pull("1", Path("var/versions")))
-    own("score").PARTITION = 70
-    assert own("score").score(bundle, "rows.csv", "out.parquet") == 200
+    own("batch.score").PARTITION = 70
+    assert own("batch.score").score(bundle, "rows.csv", "out.parquet") == 200
     assert pd.read_parquet("out.parquet")["id"].tolist() == made["id"].tolist()
     frame.drop(columns="Preço").to_parquet("less.parquet")
     with pytest.raises(own("errors").UserError, match=r"no column x; it has id, y, Dia, at; what"):
-        own("score").score(bundle, "less.parquet", "out.csv")
+        own("batch.score").score(bundle, "less.parquet", "out.csv")
 
 
 @pytest.mark.parametrize(
@@ -496,7 +501,7 @@ def test_a_clean_that_fails_is_one_line(another, hook, said) -> None:
     own = another("x: float", **{"# HOOKS": hook})
     rows_with().to_csv("rows.csv", index=False)
     with pytest.raises(own("errors").UserError, match=said) as error:
-        own("data").snapshot(own("settings").load())
+        own("training.snapshots").snapshot(own("settings").load())
     assert "\n" not in str(error.value)
 
 
@@ -516,25 +521,25 @@ def test_names_that_are_no_identifiers_and_truths_as_texts(another) -> None:
     frame = frame.assign(**{"kind of it": "00a"}).rename(columns={"x": "Preço (R$)"})
     frame.to_csv("rows.csv", index=False)
     own_settings = own("settings").load(journal={"url": ""})
-    table = own("data").snapshot(own_settings).read()
+    table = own("training.snapshots").snapshot(own_settings).read()
     assert table["flag"].tolist()[:3] == [True, False, False]
     assert table["flag"].isna().sum() == 1
-    registry = own("registry").Registry(own_settings)
-    own("train").train(own_settings, registry, own("data").find(""))
+    registry = own("registry.store").connect(own_settings)
+    own("training.train").train(own_settings, registry, own("training.snapshots").find(""))
     bundle = own("bundle").load(registry.pull("1", Path("var/versions")))
     names = ["Preço (R$)", "kind of it", "flag", "count"]
     features = bundle.examples[0]["features"]
     assert list(features) == names
     assert bundle.manifest.numbers == ["price", "flag", "count"]
-    ask = own("serving.bodies").Ask.model_validate({"features": features})
+    ask = own("serving.schemas").Ask.model_validate({"features": features})
     journal = json.loads(ask.features.model_dump_json(by_alias=True))
     assert own("contract").read([journal])[0].price == features["Preço (R$)"]
-    assert own("score").score(bundle, "rows.csv", "out.csv") == 200
+    assert own("batch.score").score(bundle, "rows.csv", "out.csv") == 200
     pd.DataFrame([e["features"] for e in bundle.examples]).to_csv("example.csv", index=False)
-    assert own("score").score(bundle, "example.csv", "out.csv") == len(bundle.examples)
-    quick = own("data").columns(table)
+    assert own("batch.score").score(bundle, "example.csv", "out.csv") == len(bundle.examples)
+    quick = own("training.snapshots").columns(table)
     table.attrs = {}  # as a snapshot of the first version: through the contract again
-    for name, column in own("data").columns(table.assign(flag=truth)).items():
+    for name, column in own("training.snapshots").columns(table.assign(flag=truth)).items():
         np.testing.assert_array_equal(quick[name], column)
 
 
@@ -562,7 +567,7 @@ def test_labels_are_one_value_a_row_of_one_kind(another, labels, said) -> None:
     own = another("x: float", **{'return frame["y"]': f"import pandas as pd; return {labels}"})
     rows_with().to_csv("rows.csv", index=False)
     with pytest.raises(own("errors").UserError, match=said.replace("\\\\", "\\")) as error:
-        own("data").snapshot(own("settings").load(journal={"url": ""}))
+        own("training.snapshots").snapshot(own("settings").load(journal={"url": ""}))
     assert "\n" not in str(error.value)
 
 
@@ -610,7 +615,7 @@ def test_an_odd_csv_is_one_line_for_training_and_scoring(another, content, said)
     own = another("x: float")
     Path("rows.csv").write_bytes(content)
     with pytest.raises(own("errors").UserError, match=said) as error:
-        own("data").snapshot(own("settings").load(journal={"url": ""}))
+        own("training.snapshots").snapshot(own("settings").load(journal={"url": ""}))
     assert "\n" not in str(error.value)
     if "no column" not in said:
         with pytest.raises(own("errors").UserError, match=said):
@@ -633,17 +638,20 @@ def test_a_table_of_every_type_is_the_same_whole_and_in_parts(another) -> None:
         ],
         "kind": [kinds.dictionary_encode(), kinds.cast(pa.large_string()), kinds],
     }
-    own("data").TIMES[:] = ["at"]
+    own("training.snapshots").TIMES[:] = ["at"]
     for i in range(3):
         made = {name: columns[i] for name, columns in tables.items()}
         keys = pa.array([1, None] * 100)
         pq.write_table(pa.table({"id": keys, "flag": [True] * 200, "y": keys, **made}), "t.parquet")
-        whole = own("data").typed(own("sources").read("t.parquet"), "t")
-        parts = [own("data").typed(p, "t") for p in own("sources").partitions("t.parquet", 70)]
-        columns = own("data").columns(whole)
+        whole = own("training.snapshots").typed(own("sources").read("t.parquet"), "t")
+        parts = [
+            own("training.snapshots").typed(p, "t")
+            for p in own("sources").partitions("t.parquet", 70)
+        ]
+        columns = own("training.snapshots").columns(whole)
         assert columns["at"][0] == np.datetime64("2024-01-01")
         assert whole["id"].tolist()[0] == "1"
-        for name, column in own("data").columns(pd.concat(parts)).items():
+        for name, column in own("training.snapshots").columns(pd.concat(parts)).items():
             np.testing.assert_array_equal(columns[name], column, err_msg=name)
 
 

@@ -10,7 +10,7 @@ from scipy.stats import wasserstein_distance
 
 from . import package
 
-drift = package("drift")
+drift = package("monitoring.drift")
 
 SHAPES = {
     "normal": lambda rng, n: rng.normal(5, 2, n),

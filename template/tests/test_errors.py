@@ -81,7 +81,7 @@ def test_what_tells_of_the_machine_may_pass() -> None:
 def test_a_user_without_a_name_has_a_number(
     error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    provenance = package("provenance")
+    provenance = package("training.provenance")
 
     def nobody() -> str:
         raise error

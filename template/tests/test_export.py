@@ -19,15 +19,15 @@ from . import NAME, package
 
 bundles = package("bundle")
 contract = package("contract")
-data = package("data")
-export = package("export")
-fitting = package("fitting")
+data = package("training.snapshots")
+export = package("training.export")
+fitting = package("training.fitting")
 predictor = package("predictor")
-probes = package("probes")
-provenance = package("provenance")
-rounding = package("rounding")
+probes = package("training.probes")
+provenance = package("training.provenance")
+rounding = package("training.rounding")
 settings = package("settings")
-unseen = package("unseen")
+unseen = package("evaluation.unseen")
 UserError = package("errors").UserError
 
 
@@ -223,7 +223,7 @@ def test_a_row_that_the_model_refuses_is_named(refusing) -> None:
         bundle.scores(contract.columns(wrong))
     pd.DataFrame([row] * 3 + [row | {name: "never seen"}]).to_csv("new.csv", index=False)
     with pytest.raises(UserError, match=f"new.csv: row 3: the model has no answer: {said}$"):
-        package("score").score(bundle, "new.csv", "out.csv")
+        package("batch.score").score(bundle, "new.csv", "out.csv")
     assert not Path("out.csv").exists()
 
 

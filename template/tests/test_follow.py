@@ -61,7 +61,7 @@ def registry(bundle_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         shutil.copytree(bundle_dir, folder / str(version))
     (folder / "3" / "manifest.json").write_text("{}")
     made = Registry(folder)
-    monkeypatch.setattr(package("registry"), "Registry", made)
+    monkeypatch.setattr(package("registry.store"), "connect", made)
     return made
 
 
@@ -358,7 +358,7 @@ def test_from_no_model_to_ready_without_a_restart(
     served: Callable[..., Server], trained: Path
 ) -> None:
     settings = package("settings").load()
-    registry = package("registry").Registry(settings)
+    registry = package("registry.store").connect(settings)
     # The flag overrules the variable, and what fetches must not stumble over it.
     with served(trained, "staging", SERVING_PORT="none") as server:
         wait_for(lambda: server.status("/healthz") == 200)
@@ -371,7 +371,7 @@ def test_from_no_model_to_ready_without_a_restart(
         body = {"features": example["features"]}
         assert server.client("POST", "/predictions", body)[0] == 200
         ended(server, children(server.process.pid)[0], signal.SIGTERM)
-    with package("serving.journal").opened(settings.journal.url) as journal:
+    with package("serving.journal.store").opened(settings.journal.url) as journal:
         assert [row.environment for row in journal.rows()] == ["staging"]
 
 

@@ -21,8 +21,8 @@ import sqlalchemy as sa
 from . import package
 from .servers import Client, Server, free_port, wait_for
 
-journals = package("serving.journal")
-writers = package("serving.writer")
+journals = package("serving.journal.store")
+writers = package("serving.journal.queue")
 Journal, Record = journals.Journal, journals.Record
 START = datetime(2020, 1, 1)
 HOUR = timedelta(hours=1)
@@ -168,9 +168,9 @@ def test_the_monitor_of_production_does_not_read_what_test_served(
 ) -> None:
     journal.write([record(n, environment="test", outcome=1) for n in range(3)])
     settings = package("settings").load().monitor
-    seen = package("verdict").Verdict("unknown", "", "production", "1")
+    seen = package("monitoring.verdict").Verdict("unknown", "", "production", "1")
     bundle, now = package("bundle").load(bundle_dir), datetime.now(UTC).replace(tzinfo=None)
-    package("monitor").watch(seen, bundle, journal, settings, now)
+    package("monitoring.monitor").watch(seen, bundle, journal, settings, now)
     assert (seen.verdict, seen.rows, seen.labelled, seen.until) == ("unknown", 0, 0, None)
     assert seen.reason.startswith("version 1 has 0 labelled rows; ")
     assert "labels come" not in seen.reason
@@ -208,7 +208,7 @@ def test_doctor_counts_the_labelled_rows_and_reads_none(
     journal.write([record(n, outcome=n or None) for n in range(3)])
     journal.close()
     monkeypatch.setattr(Journal, "rows", None)
-    said = package("doctor")._journal(package("settings").load(journal={"url": url}))
+    said = package("cli.doctor")._journal(package("settings").load(journal={"url": url}))
     assert said == f"{url}, 2 labelled rows"
 
 
@@ -310,7 +310,7 @@ class Down(Journal):  # type: ignore[valid-type, misc]
 
 
 def written(n: int) -> bytes:
-    return package("serving.schema").line(f"id{n}", None, START, "1", "digest", "{}", "{}")
+    return package("serving.journal.tables").line(f"id{n}", None, START, "1", "digest", "{}", "{}")
 
 
 def test_down_and_back(

@@ -18,12 +18,12 @@ from .servers import Server
 
 bundle = package("bundle")
 errors = package("errors")
-load = package("load")
-registry = package("registry")
+load = package("load.run")
+registry = package("registry.store")
 settings = package("settings")
-slo = package("slo")
-trial = package("trial")
-verdict = package("verdict")
+slo = package("load.limits")
+trial = package("load.targets")
+verdict = package("monitoring.verdict")
 HERE = Path(__file__).parents[1]
 FEW = {"users": 5, "spawn_rate": 5, "run_time": 3, "p95_ms": 9e4, "p99_ms": 9e4}
 
@@ -66,7 +66,7 @@ def test_the_limits_decide(bundle_dir: Path, record: dict[str, object], reason: 
 
 
 def test_what_was_loaded_is_noted_on_the_version(trained: Path) -> None:
-    found = registry.Registry(settings.load())
+    found = registry.connect(settings.load())
     report = load.measure(settings.load(load=FEW), found, "test")
     assert report["passed"], report
     assert json.loads(Path("reports/load.json").read_text()) == report
@@ -81,7 +81,7 @@ def test_what_was_loaded_is_noted_on_the_version(trained: Path) -> None:
 
 
 def test_what_is_not_there_is_not_loaded(trained: Path) -> None:
-    found = registry.Registry(settings.load())
+    found = registry.connect(settings.load())
     with pytest.raises(errors.UserError, match=r"version 99 of .* is not registered"):
         load.measure(settings.load(), found, "test", "99")
     with pytest.raises(errors.UserError, match=r"run `make promote ENV=staging`"):
@@ -103,7 +103,7 @@ def test_the_page_is_locusts_own_and_judges_nothing(
 ) -> None:
     asked = []
     monkeypatch.setattr(load, "_locust", lambda *arguments, **_: asked.append(arguments))
-    found = registry.Registry(settings.load())
+    found = registry.connect(settings.load())
     report = load.measure(settings.load(), found, "test", ui=True)
     assert report["passed"] is None
     assert found.note("1", "load") == ""
@@ -124,7 +124,7 @@ def test_a_server_that_others_use_keeps_nothing_of_a_load_test(
         assert server.stop() == 0
     assert report["requests"] > 0
     assert not report["failures"]
-    assert not package("serving.journal").Journal(url).rows()
+    assert not package("serving.journal.store").Journal(url).rows()
 
 
 @pytest.mark.slow

@@ -11,10 +11,11 @@ import pytest
 
 from . import package
 
-concept, drift, monitor = package("concept"), package("drift"), package("monitor")
-Record = package("serving.journal").Record
+concept, drift = package("monitoring.concept"), package("monitoring.drift")
+metric, monitor = package("evaluation.metric"), package("monitoring.monitor")
+Record = package("serving.journal.store").Record
 Settings = package("settings").Monitor
-Verdict = package("verdict").Verdict
+Verdict = package("monitoring.verdict").Verdict
 
 START, SIZE, SEEDS = datetime(2024, 1, 1), 500, 40
 RULES = Settings(window=SIZE)
@@ -105,9 +106,9 @@ made = cache(World)
 
 @pytest.fixture
 def world(monkeypatch: pytest.MonkeyPatch) -> World:
-    monkeypatch.setattr(concept, "MAIN", "accuracy")
-    monkeypatch.setattr(concept, "METRIC", accuracy)
-    monkeypatch.setattr(concept, "GREATER_IS_BETTER", True)
+    monkeypatch.setattr(metric, "MAIN", "accuracy")
+    monkeypatch.setattr(metric, "METRIC", accuracy)
+    monkeypatch.setattr(metric, "GREATER_IS_BETTER", True)
     monkeypatch.setattr(monitor, "derived", lambda rows: World.columns([r.features for r in rows]))
     return made()
 
@@ -252,7 +253,7 @@ def test_of_texts_it_is_said_that_only_their_length_is_watched(world: World, mon
     assert seen.texts == ["note"]
     assert "of note only the length is watched" in seen.reason
     assert "said 7" not in json.dumps(world.reference)
-    made = package("report").page(json.loads(json.dumps(seen.__dict__)))
+    made = package("monitoring.report").page(json.loads(json.dumps(seen.__dict__)))
     assert "Of note only the length is watched" in made
 
 
@@ -266,7 +267,7 @@ def test_rows_of_another_contract_are_never_called_good(world: World, monkeypatc
 
 
 def test_an_undefined_metric_is_unknown(world: World, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(concept, "METRIC", lambda actual, predicted: float("nan"))
+    monkeypatch.setattr(metric, "METRIC", lambda actual, predicted: float("nan"))
     seen = judge(world, world.records(0, 2))
     assert seen.verdict == "unknown"
     assert "not defined" in seen.reason
@@ -281,9 +282,9 @@ def test_windows_stay_where_they_are_when_rows_are_added(world: World):
 
 def test_values_are_judged_as_classes_are(world: World, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(
-        concept, "METRIC", lambda actual, predicted: float(np.abs(actual - predicted).mean())
+        metric, "METRIC", lambda actual, predicted: float(np.abs(actual - predicted).mean())
     )
-    monkeypatch.setattr(concept, "GREATER_IS_BETTER", False)
+    monkeypatch.setattr(metric, "GREATER_IS_BETTER", False)
     rng = np.random.default_rng(0)
     at = world.columns(world.x[0][:2000])
     errors = rng.exponential(size=600)
@@ -308,7 +309,7 @@ def test_values_are_judged_as_classes_are(world: World, monkeypatch: pytest.Monk
 
 def journal_of(settings, registry, repeat_first: bool):
     """The rows trained on, shuffled, served by version 1 and labelled; or one of them each time."""
-    data, bundle = package("data"), package("bundle")
+    data, bundle = package("training.snapshots"), package("bundle")
     loaded = bundle.load(registry.pull("1", Path("var/versions")))
     frame = data.snapshot(settings).read().sample(frac=1, random_state=0)
     records = data.records(frame[data.FIELDS])
@@ -317,7 +318,7 @@ def journal_of(settings, registry, repeat_first: bool):
     rows = bundle.ROWS.validate_python(records)
     answers = package("predict").predict(loaded, rows)
     outcomes = frame[package("project.target").TARGET].tolist()
-    journal = package("serving.journal").Journal(settings.journal.url)
+    journal = package("serving.journal.store").Journal(settings.journal.url)
     journal.write(
         Record(str(i), None, START + timedelta(minutes=i), "1", loaded.manifest.contract,
                row.model_dump(mode="json"), answer, outcome)
@@ -330,7 +331,7 @@ def test_windows_stay_where_they_are_when_only_the_newest_rows_are_read(
     trained: Path, monkeypatch: pytest.MonkeyPatch
 ):
     settings = package("settings").load(monitor={"window": 40})
-    registry = package("registry").Registry(settings)
+    registry = package("registry.store").connect(settings)
     registry.set_alias("production", "1")
     journal = journal_of(settings, registry, False)
     everything = monitor.run(settings, registry, journal).windows
@@ -343,9 +344,9 @@ def test_windows_stay_where_they_are_when_only_the_newest_rows_are_read(
 
 @pytest.mark.parametrize("repeat_first", [False, True])
 def test_the_whole_way(trained: Path, repeat_first: bool):
-    rows = len(package("data").snapshot(package("settings").load()).read())
+    rows = len(package("training.snapshots").snapshot(package("settings").load()).read())
     settings = package("settings").load(monitor={"window": max(30, rows // 8)})
-    registry = package("registry").Registry(settings)
+    registry = package("registry.store").connect(settings)
     journal = journal_of(settings, registry, repeat_first)
     nothing = monitor.run(settings, registry, journal)
     assert (nothing.verdict, "holds no version" in nothing.reason) == ("unknown", True)
@@ -367,7 +368,7 @@ def test_the_whole_way(trained: Path, repeat_first: bool):
 
 @pytest.mark.parametrize("changed_after", [0, None])
 def test_the_report_says_it_in_words(world: World, tmp_path: Path, changed_after: int | None):
-    report = package("report")
+    report = package("monitoring.report")
     found = judge(world, world.records(0, 3, changed_after=changed_after))
     (tmp_path / "monitor.json").write_text(json.dumps(found.__dict__))
     made = report.write(tmp_path / "monitor.json", tmp_path / "monitor.html").read_text()
@@ -380,7 +381,7 @@ def test_the_report_says_it_in_words(world: World, tmp_path: Path, changed_after
 
 
 def test_a_report_of_nothing_says_so(tmp_path: Path):
-    report, errors = package("report"), package("errors")
+    report, errors = package("monitoring.report"), package("errors")
     with pytest.raises(errors.UserError, match="make monitor"):
         report.write(tmp_path / "monitor.json", tmp_path / "monitor.html")
     empty = Verdict("unknown", "<nothing> is served", "production")

@@ -10,15 +10,15 @@ import pytest
 from . import package
 
 bundles = package("bundle")
-data = package("data")
-evaluate = package("evaluate")
-gates = package("gates")
-order = package("order")
+data = package("training.snapshots")
+evaluate = package("evaluation.evaluate")
+gates = package("registry.gates")
+order = package("training.order")
 project = package("project.data")
-registry = package("registry")
+registry = package("registry.store")
 settings = package("settings")
-train = package("train")
-unseen = package("unseen")
+train = package("training.train")
+unseen = package("evaluation.unseen")
 TARGET = package("project.target").TARGET
 CUT = 0.8
 
@@ -118,7 +118,7 @@ def test_rows_that_were_trained_on_judge_nobody_in_any_order(timeless, sample, t
 def test_a_reordered_table_is_judged_on_rows_that_neither_has_seen(
     timeless, project, sample, record_property
 ) -> None:
-    known = registry.Registry(settings.load())
+    known = registry.connect(settings.load())
     force = settings.load(gates={"min_rows": 20, "margin": -1e9})
     tables = [data.store(arrived(sample, seed=seed), "rows") for seed in (0, 1)]
     first, second = (train.train(settings.load(), known, table) for table in tables)
@@ -140,7 +140,7 @@ def test_a_reordered_table_is_judged_on_rows_that_neither_has_seen(
 
 
 def test_training_and_its_card_tell_it(timeless, project, sample, capsys) -> None:
-    known = registry.Registry(settings.load())
+    known = registry.connect(settings.load())
     by = data.FIELDS[-1]  # sorted by its target, a table of two classes cannot be trained on
     made = train.train(settings.load(), known, data.store(arrived(sample, by=by), "rows"))
     assert f"warning: the rows held out are not like those trained on: {by} differs" in (

@@ -10,10 +10,10 @@ import pytest
 from . import package, test_journal
 
 bundles = package("bundle")
-data = package("data")
+data = package("training.snapshots")
 features = package("project.features")
-outcomes = package("outcomes")
-score = package("score")
+outcomes = package("batch.outcomes")
+score = package("batch.score")
 target = package("project.target")
 UserError = package("errors").UserError
 ID, KEY, WHEN = outcomes.ID, features.KEY, features.TIME or "time"
@@ -105,7 +105,7 @@ def test_what_a_table_lacks_is_named(journal, classes) -> None:
 
 
 def test_ids_and_keys_of_digits_are_texts(journal, classes, bundle, sample) -> None:
-    records = package("serving.journal").Record
+    records = package("serving.journal.store").Record
     answer = {"prediction": 0}
     number = "01234567890123456789012345678901"
     made = records(number, "007", pd.Timestamp("2020-01-01").to_pydatetime(), "1", "c", {}, answer)
@@ -168,13 +168,13 @@ def test_a_row_that_cannot_be_scored_leaves_the_journal_alone(
 
 
 def test_a_model_that_only_scores_is_watched(trained, sample, capsys) -> None:
-    cli = package("cli")
-    monitor = package("monitor")
+    cli = package("cli.lifecycle")
+    monitor = package("monitoring.monitor")
     settings = package("settings").load(monitor={"window": 500})
-    known = package("registry").Registry(settings)
+    known = package("registry.store").connect(settings)
 
     def verdict():
-        with package("serving.journal").opened(settings.journal.url) as opened:
+        with package("serving.journal.store").opened(settings.journal.url) as opened:
             return monitor.run(settings, known, opened, "test")
 
     assert verdict().verdict == "unknown"

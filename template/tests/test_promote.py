@@ -16,13 +16,14 @@ from rich.console import Console
 from . import package
 from .conftest import copied
 
-gates = package("gates")
-history = package("history")
-promote = package("promote")
-registry = package("registry")
+gates = package("registry.gates")
+base = package("registry.base")
+history = package("registry.history")
+promote = package("registry.promote")
+registry = package("registry.store")
 settings = package("settings")
-train = package("train")
-data = package("data")
+train = package("training.train")
+data = package("training.snapshots")
 UserError = package("errors").UserError
 TARGET = package("project.target").TARGET
 FREE = {"load": False, "min_rows": 50, "margin": -1e9}
@@ -33,7 +34,7 @@ def home_of_three(trained_home: Path, tmp_path_factory: pytest.TempPathFactory) 
     """A project with three versions of the same model."""
     with copied(trained_home, tmp_path_factory.mktemp("three")) as folder:
         for _ in range(2):
-            train.train(settings.load(), registry.Registry(settings.load()), data.find(""))
+            train.train(settings.load(), registry.connect(settings.load()), data.find(""))
     return folder
 
 
@@ -41,7 +42,7 @@ def home_of_three(trained_home: Path, tmp_path_factory: pytest.TempPathFactory) 
 def known(home_of_three: Path, tmp_path: Path):
     """A registry of the test's own that knows three versions; the first holds `test`."""
     with copied(home_of_three, tmp_path):
-        yield registry.Registry(settings.load())
+        yield registry.connect(settings.load())
 
 
 def hold(known, environment: str, *versions: str) -> None:
@@ -68,7 +69,7 @@ def test_a_version_walks_through_the_environments_and_back(known) -> None:
 @pytest.fixture
 def apart(known):
     """The same versions, where each environment is a registered model of its own."""
-    return registry.Registry(settings.load(model={"per_environment": True}))
+    return registry.connect(settings.load(model={"per_environment": True}))
 
 
 def test_each_environment_can_be_a_registered_model_of_its_own(known, apart) -> None:
@@ -118,7 +119,7 @@ def test_what_is_no_copy_is_not_held(known, apart) -> None:
 
 def test_a_move_without_a_promotion_brings_nothing_into_production(known, apart) -> None:
     hold(apart, "production", "1")
-    apart.close(apart.intend(history.Move("production", "promote", "2", "1", "eve", "")))
+    apart.close(apart.intend(base.Move("production", "promote", "2", "1", "eve", "")))
     with pytest.raises(UserError, match=r"keeps no version 2, .* delete its run"):
         history.repair("production", apart)
     assert apart.alias("production") == "1"
@@ -145,10 +146,10 @@ def test_who_may_only_read_sees_what_is_left_half_done(known, monkeypatch) -> No
         raise package("errors").NotPermitted("registry: permission denied")
 
     hold(known, "staging", "2")
-    known.intend(history.Move("staging", "promote", "3", "2", "me", ""))
+    known.intend(base.Move("staging", "promote", "3", "2", "me", ""))
     monkeypatch.setattr(known, "abandon", refuse)
     console = Console(record=True, width=200)
-    package("status").show(known, console)
+    package("registry.status").show(known, console)
     said = console.export_text()
     assert "not repaired staging: registry: permission denied" in said
     assert "promote staging" in said
@@ -157,7 +158,7 @@ def test_who_may_only_read_sees_what_is_left_half_done(known, monkeypatch) -> No
 def test_what_waits_for_production_is_said(known) -> None:
     def said() -> str:
         console = Console(record=True, width=200)
-        package("status").show(known, console)
+        package("registry.status").show(known, console)
         return console.export_text()
 
     waits = "version 2 waits in staging for a person: `make promote ENV=production`"
@@ -208,10 +209,10 @@ def test_rows_that_either_model_saw_do_not_judge(known, tmp_path) -> None:
         f"on {judged:,} rows that it had not seen" in gates.compare(candidate, free, known).detail
     )
     old = load(shutil.copytree(known.pull("1", Path("var/versions")), tmp_path / "old" / "1"))
-    for name in (package("unseen").JUDGED, package("unseen").TRAINED):
+    for name in (package("evaluation.unseen").JUDGED, package("evaluation.unseen").TRAINED):
         (old.path / name).unlink(missing_ok=True)  # as those of 0.1.0
     old.manifest.trained_until = data.until(frame.iloc[: len(frame) - 60])
-    columns, scores = data.columns(frame), package("unseen").scores
+    columns, scores = data.columns(frame), package("evaluation.unseen").scores
     both = [np.isfinite(scores(b, frame, columns)).reshape(len(frame), -1) for b in (bundle, old)]
     left = int((both[0].all(axis=1) & both[1].all(axis=1)).sum())
     assert 0 < left <= 60, "of equal rows some were trained on"
@@ -232,10 +233,10 @@ def test_a_model_that_is_worse_than_a_guess_is_refused(known) -> None:
     bundle = package("bundle").load(known.pull("2", Path("var/versions")))
     frame = data.snapshot(free).read()
     wrong = frame.assign(**{TARGET: frame[TARGET].to_numpy()[::-1]})
-    scores = package("unseen").scores(bundle, frame, data.columns(frame))
+    scores = package("evaluation.unseen").scores(bundle, frame, data.columns(frame))
     own = gates.Scored("version 2", 1 - scores if scores.ndim == 2 else -9 * scores, None)
     own = dataclasses.replace(own, classes=bundle.manifest.classes)
-    gate = gates.judge(own, None, wrong if scores.ndim == 1 else frame, free.gates)
+    gate = gates.compare_scores(own, None, wrong if scores.ndim == 1 else frame, free.gates)
     assert not gate.passed
     assert "a guess that knows no row has" in gate.detail
 
@@ -251,14 +252,14 @@ def test_a_worse_model_is_refused_and_an_equal_one_is_not(known) -> None:
 
 def test_what_changed_lately_shows_in_the_newest_half(monkeypatch) -> None:
     """Too little on all rows, enough on the newest half; and never by chance alone."""
-    random, sign = np.random.default_rng(0), 1.0 if gates.concept.GREATER_IS_BETTER else -1.0
+    random, sign = np.random.default_rng(0), 1.0 if gates.metric.GREATER_IS_BETTER else -1.0
 
     def right(actual: np.ndarray, predicted: np.ndarray) -> float:
         return sign * float(np.mean(np.asarray(predicted) == actual))
 
     monkeypatch.setattr(gates, "METRIC", right)
-    monkeypatch.setattr(gates.concept, "METRIC", right)
-    monkeypatch.setattr(gates.concept, "GREATER_IS_BETTER", sign > 0)
+    monkeypatch.setattr(gates.metric, "METRIC", right)
+    monkeypatch.setattr(gates.metric, "GREATER_IS_BETTER", sign > 0)
     monkeypatch.setattr(gates, "groups_of", lambda _: None)
     n = 1000
     actual = random.integers(0, 2, n).astype(float)
@@ -270,31 +271,33 @@ def test_what_changed_lately_shows_in_the_newest_half(monkeypatch) -> None:
     early = np.arange(n) < n // 2
     old = scored(np.where(early, 0.85, 0.7))
     new = scored(np.where(early, 0.75, 0.8))
-    gate = gates.judge(new, old, frame, settings.load(gates={"min_rows": 400}).gates)
+    gate = gates.compare_scores(new, old, frame, settings.load(gates={"min_rows": 400}).gates)
     assert gate.passed, gate.detail
     assert "on the newest half of them" in gate.detail
-    gate = gates.judge(new, old, frame, settings.load(gates={"min_rows": 600}).gates)
+    gate = gates.compare_scores(new, old, frame, settings.load(gates={"min_rows": 600}).gates)
     assert not gate.passed, "too few rows for a second look"
     passes = [
-        gates.judge(scored(0.8), scored(0.8), frame, settings.load(gates={"min_rows": 400}).gates)
+        gates.compare_scores(
+            scored(0.8), scored(0.8), frame, settings.load(gates={"min_rows": 400}).gates
+        )
         for _ in range(200)
     ]
     assert sum(gate.passed for gate in passes) <= 0.1 * len(passes)
 
 
 def test_a_gain_and_a_loss_are_told(monkeypatch) -> None:
-    concept = package("concept")
+    metric = package("evaluation.metric")
     random = np.random.default_rng(0)
-    sign = 1.0 if concept.GREATER_IS_BETTER else -1.0
-    monkeypatch.setattr(concept, "METRIC", lambda a, p: sign * float(np.mean(a == p)))
+    sign = 1.0 if metric.GREATER_IS_BETTER else -1.0
+    monkeypatch.setattr(metric, "METRIC", lambda a, p: sign * float(np.mean(a == p)))
     actual = random.integers(0, 2, 1000)
     good = np.where(random.random(1000) < 0.9, actual, 1 - actual)
     poor = np.where(random.random(1000) < 0.7, actual, 1 - actual)
-    gain = concept.gain(actual, good, poor)
+    gain = metric.gain(actual, good, poor)
     assert 0.15 < gain.value < 0.25
     assert gain.confidence(0.1) > 0.99 > 0.01 > gain.confidence(0.3)
-    assert concept.gain(actual, poor, good).surely_below(0.0)
-    same = concept.gain(actual, good, good)
+    assert metric.gain(actual, poor, good).surely_below(0.0)
+    same = metric.gain(actual, good, good)
     assert (same.confidence(0.0), same.confidence(1e-9)) == (1.0, 0.0)
 
 
@@ -344,7 +347,7 @@ def test_two_promoters_in_threads_lose_no_move(known) -> None:
     def move(version: str) -> str:
         ready.wait()
         try:
-            return history.make(history.Move("staging", "promote", version, "1", "", ""), known).to
+            return history.make(base.Move("staging", "promote", version, "1", "", ""), known).to
         except UserError:  # overtaken
             return ""
 
@@ -365,7 +368,7 @@ def test_who_is_overtaken_hears_so(known, monkeypatch, when: str) -> None:
         if when == "after":
             real(move)
         history.repair("staging", known)  # as a promotion begins
-        history.make(history.Move("staging", "promote", "3", "", "ana", ""), known)
+        history.make(base.Move("staging", "promote", "3", "", "ana", ""), known)
         if when == "before":
             real(move)
 
@@ -380,7 +383,7 @@ def test_who_is_overtaken_hears_so(known, monkeypatch, when: str) -> None:
 def test_moves_keep_their_order_whatever_the_clocks_say(known, monkeypatch, clocks) -> None:
     now = time.time()
     for version, wrong in zip("123", clocks, strict=True):
-        monkeypatch.setattr(package("moves").time, "time", lambda wrong=wrong: now + wrong)
+        monkeypatch.setattr(package("registry.store").time, "time", lambda wrong=wrong: now + wrong)
         hold(known, "staging", version)
         assert known.alias("staging") == version
     assert [m.to for m in known.moves("staging")] == ["1", "2", "3"]
@@ -399,7 +402,7 @@ def test_two_rollbacks_at_once_are_one_step(known, monkeypatch) -> None:
     monkeypatch.setattr(known, "intend", intend)
     assert history.rollback("staging", known).to == "2"
     assert known.alias("staging") == "2"
-    assert history.stack(known.moves("staging")) == ["1", "2"]
+    assert history.rollback_path(known.moves("staging")) == ["1", "2"]
     assert history.rollback("staging", known).to == "1"
 
 

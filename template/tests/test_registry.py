@@ -13,14 +13,13 @@ from .conftest import inside
 from .servers import free_port
 
 bundles = package("bundle")
-registry = package("registry")
+registry = package("registry.store")
 settings = package("settings")
-tracking = package("tracking")
 
 
 def versions() -> list[str]:
     """Every version's bundle that can be had, pulled anew."""
-    known = registry.Registry(settings.load())
+    known = registry.connect(settings.load())
     shutil.rmtree("var/versions", ignore_errors=True)
     pulled = [known.pull(version, Path("var/versions")) for version in known.numbers()]
     return [bundles.load(path).version for path in pulled]
@@ -28,14 +27,16 @@ def versions() -> list[str]:
 
 def train() -> None:
     asked = settings.load()
-    package("train").train(asked, registry.Registry(asked), package("data").snapshot(asked))
+    package("training.train").train(
+        asked, registry.connect(asked), package("training.snapshots").snapshot(asked)
+    )
 
 
 def locations() -> set[str]:
     with sqlite3.connect("var/mlflow.db") as db:
         return {
             row[0]
-            for table, column in tracking.LOCATIONS.items()
+            for table, column in registry.LOCATIONS.items()
             for row in db.execute(f"SELECT {column} FROM {table}")
             if "/var/artifacts" in row[0]
         }
@@ -56,7 +57,7 @@ def test_a_folder_that_moved_keeps_its_versions(trained: Path, tmp_path: Path) -
 
 def test_full_paths_of_an_older_release_are_found(trained: Path) -> None:
     with sqlite3.connect("var/mlflow.db") as db:
-        for table, column in tracking.LOCATIONS.items():
+        for table, column in registry.LOCATIONS.items():
             db.execute(
                 f"UPDATE {table} SET {column} = '/old/var/artifacts/home/' || {column} "
                 f"WHERE {column} LIKE 'var/artifacts%'"
@@ -102,7 +103,7 @@ def test_what_is_no_registry_is_named_in_a_line(project, monkeypatch, path: str,
         monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
         try:
             with pytest.raises(package("errors").RegistryUnavailable) as caught:
-                registry.Registry(settings.load()).versions()
+                registry.connect(settings.load()).versions()
         finally:
             server.shutdown()
     (line,) = str(caught.value).splitlines()
@@ -112,7 +113,7 @@ def test_what_is_no_registry_is_named_in_a_line(project, monkeypatch, path: str,
 
 
 def test_a_user_without_a_name_is_a_number(monkeypatch) -> None:
-    provenance = package("provenance")
+    provenance = package("training.provenance")
 
     def unknown() -> str:
         raise OSError("No username set in the environment")

@@ -8,8 +8,8 @@ import pytest
 
 from . import package
 
-resampling = package("resampling")
-concept = package("concept")
+resampling = package("evaluation.resampling")
+metric = package("evaluation.metric")
 
 
 def mean(actual: np.ndarray, predicted: np.ndarray) -> float:
@@ -106,11 +106,11 @@ def test_a_large_hold_out_is_measured_in_little_memory() -> None:
 
 
 def test_what_was_measured_is_not_kept_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(concept, "KEPT", 3)
-    monkeypatch.setattr(concept, "METRIC", mean)
-    concept._MEASURED.clear()
-    found = [concept.measure(np.arange(40.0) + i, np.zeros(40)) for i in range(6)]
-    assert len(concept._MEASURED) == 3
-    assert concept.measure(np.arange(40.0) + 5, np.zeros(40)) is found[-1]
-    assert concept.measure(np.arange(40.0), np.zeros(40), np.arange(40) // 4).error > found[0].error
-    concept._MEASURED.clear()
+    monkeypatch.setattr(metric, "KEPT", 3)
+    monkeypatch.setattr(metric, "METRIC", mean)
+    metric._MEASURED.clear()
+    found = [metric.measure(np.arange(40.0) + i, np.zeros(40)) for i in range(6)]
+    assert len(metric._MEASURED) == 3
+    assert metric.measure(np.arange(40.0) + 5, np.zeros(40)) is found[-1]
+    assert metric.measure(np.arange(40.0), np.zeros(40), np.arange(40) // 4).error > found[0].error
+    metric._MEASURED.clear()

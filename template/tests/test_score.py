@@ -10,7 +10,7 @@ import pytest
 from . import package
 
 bundles = package("bundle")
-score = package("score")
+score = package("batch.score")
 UserError = package("errors").UserError
 
 
@@ -41,8 +41,10 @@ def test_every_door_gives_the_same(bundle, sample, monkeypatch) -> None:
     answers = package("predict").predict(
         bundle,
         bundles.ROWS.validate_python(
-            package("data").records(
-                package("data").typed(sample.copy(), "rows")[package("data").FIELDS]
+            package("training.snapshots").records(
+                package("training.snapshots").typed(sample.copy(), "rows")[
+                    package("training.snapshots").FIELDS
+                ]
             )
         ),
     )
@@ -72,7 +74,7 @@ def test_rows_that_clean_leaves_out_are_counted(bundle, sample, monkeypatch, cap
     monkeypatch.setattr(project, "clean", lambda frame: frame.iloc[10:], raising=False)
     assert len(score.scored(bundle, sample, "rows")) == len(sample) - 10
     assert "10 rows are left out by clean()" in capsys.readouterr().out
-    broken = sample.assign(**{package("data").FIELDS[0]: [[1]] * len(sample)})
+    broken = sample.assign(**{package("training.snapshots").FIELDS[0]: [[1]] * len(sample)})
     with pytest.raises(UserError, match=r"row 5010\b"):
         score.scored(bundle, broken, "rows", 5000)
 

@@ -51,7 +51,9 @@ def start(
     def started(ready: bool = True, **sections: dict[str, Any]) -> TestClient:
         sections.setdefault("journal", {"url": journal_url})
         settings = package("settings").load(**sections)
-        journal = package("serving.journal").connect(journal_url) if settings.journal.url else None
+        journal = (
+            package("serving.journal.store").connect(journal_url) if settings.journal.url else None
+        )
         app = package("serving.app").create_app(bundles, journal, settings)
         client = TestClient(app, raise_server_exceptions=False)
         client.__enter__()
@@ -87,7 +89,7 @@ def state(client: TestClient) -> Any:
 
 
 def records(url: str) -> list[Any]:
-    journal = package("serving.journal").Journal(url)
+    journal = package("serving.journal.store").Journal(url)
     try:
         return journal.rows()
     finally:
@@ -123,7 +125,7 @@ def test_rows_of_one_turn_share_a_run_and_are_not_mixed_up(
 
     service = package("serving.service")
     live = state(client).live
-    asks = [package("serving.bodies").Ask(features=e["features"]) for e in examples[:50]]
+    asks = [package("serving.schemas").Ask(features=e["features"]) for e in examples[:50]]
     mine = service.Service(live, None, state(client).metrics)
     sizes = []
     run = mine.one.run
@@ -151,7 +153,7 @@ def test_one_row_without_an_answer_does_not_spoil_the_others(
 
     service = package("serving.service")
     mine = service.Service(state(client).live, None, state(client).metrics)
-    ask = package("serving.bodies").Ask(features=features)
+    ask = package("serving.schemas").Ask(features=features)
     poison = ask.model_copy()
     read = service.columns
 
@@ -220,7 +222,7 @@ def test_a_row_that_the_model_refuses_is_named_and_a_fault_of_ours_is_none_of_th
 def test_a_run_of_the_model_has_a_bound() -> None:
     import asyncio
 
-    batch = package("serving.batch")
+    batch = package("serving.gather")
     sizes = []
 
     def run(rows: list[int]) -> list[int]:
@@ -335,7 +337,7 @@ def test_labels_that_cannot_be_are_refused(client: TestClient, features: dict[st
     [(1, [False, True], True), (2.0, [1, 2], 2), ("a", ["a", "b"], "a"), (3, None, 3)],
 )
 def test_a_label_is_kept_as_the_target_has_it(outcome: Any, classes: Any, kept: Any) -> None:
-    found = package("serving.bodies").label_for(outcome, classes)
+    found = package("serving.schemas").label_for(outcome, classes)
     assert (found, type(found)) == (kept, type(kept))
 
 
@@ -357,7 +359,7 @@ def test_a_label_is_kept_as_the_target_has_it(outcome: Any, classes: Any, kept: 
 def test_a_label_that_is_no_class_is_refused_unless_it_is_said_to_be_new(
     outcome: Any, classes: Any, said: str, new: bool
 ) -> None:
-    label_for = package("serving.bodies").label_for
+    label_for = package("serving.schemas").label_for
     with pytest.raises(ValueError, match=re.escape(said)) as error:
         label_for(outcome, classes)
     assert ("new=true" in str(error.value)) is new
@@ -417,7 +419,7 @@ def test_with_the_journal_down_predictions_go_on(
     journal_url: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(package("serving.writer"), "SLOWEST", 0.05)
+    monkeypatch.setattr(package("serving.journal.queue"), "SLOWEST", 0.05)
     blocked = tmp_path / "journal.db"
     blocked.mkdir()  # no database can be opened there
     client = start()
@@ -481,7 +483,7 @@ def test_a_bare_number_is_no_time(client: TestClient, features: dict[str, Any], 
 
 
 def test_true_and_false_are_no_numbers(client: TestClient, features: dict[str, Any]) -> None:
-    for name in package("serving.bodies").NUMBERS:
+    for name in package("serving.schemas").NUMBERS:
         answer = client.post("/predictions", json={"features": features | {name: True}})
         assert (answer.status_code, name in answer.text) == (422, True)
 
@@ -1099,14 +1101,14 @@ def test_every_held_out_row_is_answered_as_the_trained_pipeline_does(
     trained: Path, journal_url: str
 ) -> None:
     """Training and serving do not drift apart: each row over HTTP against the estimator itself."""
-    settings, data = package("settings"), package("data")
-    judged = package("fitting").judge(data.find("").read(), settings.load().train)
+    settings, data = package("settings"), package("training.snapshots")
+    judged = package("training.fitting").judge(data.find("").read(), settings.load().train)
     fitted = judged.refit(settings.load().train.seed)
     expected = fitted.scores(judged.table.matrix[judged.first :]).tolist()
     rows = package("bundle").ROWS.validate_python(data.records(judged.late[data.FIELDS]))
     bundles = trained / "var" / "versions"
     (bundles / "current").write_text("1")
-    journal = package("serving.journal").Journal(journal_url)
+    journal = package("serving.journal.store").Journal(journal_url)
     app = package("serving.app").create_app(bundles, journal, settings.load())
     with TestClient(app) as client:
         wait_for(lambda: client.get("/readyz").status_code == 200)

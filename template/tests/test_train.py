@@ -13,28 +13,28 @@ import pytest
 from . import NAME, package
 
 bundles = package("bundle")
-data = package("data")
+data = package("training.snapshots")
 project = package("project.data")
-registry = package("registry")
+registry = package("registry.store")
 settings = package("settings")
-train = package("train")
+train = package("training.train")
 UserError = package("errors").UserError
 TARGET = package("project.target").TARGET
 
 
 def test_the_version_names_all_it_came_from(trained: Path) -> None:
-    (version,) = registry.Registry(settings.load()).versions()
+    (version,) = registry.connect(settings.load()).versions()
     bundle = bundles.load(trained / "var/versions/1")
     assert version.environments == ["test"]
     assert version.tags["bundle"] == bundle.digest
     assert version.tags["data"] == bundle.manifest.data == data.find("").fingerprint
-    run = registry.Registry(settings.load()).client.get_run(bundle.manifest.run)
+    run = registry.connect(settings.load()).client.get_run(bundle.manifest.run)
     assert run.inputs.dataset_inputs[0].dataset.digest == bundle.manifest.data
     assert set(package("project.metrics").METRICS) == set(run.data.metrics)
     assert bundle.manifest.parity < 1e-4
     assert version.tags["commit"] == bundle.manifest.commit
     assert float(run.data.params["rows"]) > 0
-    client = registry.Registry(settings.load()).client
+    client = registry.connect(settings.load()).client
     kept = {artifact.path for artifact in client.list_artifacts(bundle.manifest.run)}
     assert {"model_card.md", "error_over_time.png"} < kept
     assert {"roc.png", "calibration.png"} < kept or "residuals.png" in kept
@@ -43,7 +43,7 @@ def test_the_version_names_all_it_came_from(trained: Path) -> None:
 
 
 def test_a_manifest_that_was_changed_in_the_registry_is_refused(trained: Path) -> None:
-    known = registry.Registry(settings.load())
+    known = registry.connect(settings.load())
     known.tag("1", "bundle", "0" * 12)
     with pytest.raises(package("errors").BundleError, match="not the one that was registered"):
         known.pull("1", Path("var/elsewhere"))
@@ -51,9 +51,9 @@ def test_a_manifest_that_was_changed_in_the_registry_is_refused(trained: Path) -
 
 
 def test_rows_that_cannot_judge_are_refused(project: Path, monkeypatch) -> None:
-    main = package("concept").MAIN
-    monkeypatch.setattr(package("fitting"), "METRIC", lambda *_: float("nan"))
-    known = registry.Registry(settings.load())
+    main = package("evaluation.metric").MAIN
+    monkeypatch.setattr(package("training.fitting"), "METRIC", lambda *_: float("nan"))
+    known = registry.connect(settings.load())
     with pytest.raises(UserError, match=f"{main} is not defined on the"):
         train.train(settings.load(), known, data.snapshot(settings.load()))
     assert not known.versions()
@@ -63,7 +63,7 @@ def test_what_is_served_has_seen_the_rows_that_judged_and_what_judged_had_not(
     project: Path, monkeypatch
 ) -> None:
     """Each block by a model of the rows before it; then one model of all rows."""
-    fitting = package("fitting")
+    fitting = package("training.fitting")
     fitted, real = [], fitting.fit
 
     def fit(table, start: int, stop: int, seed: int):
@@ -73,15 +73,15 @@ def test_what_is_served_has_seen_the_rows_that_judged_and_what_judged_had_not(
     monkeypatch.setattr(fitting, "fit", fit)
     own = settings.load(train={"folds": 3, "windows": [1.0]})
     frame = data.snapshot(own).read()
-    made = train.train(own, registry.Registry(own), data.find(""))
+    made = train.train(own, registry.connect(own), data.find(""))
     first = round(len(frame) * 0.8)
     edges = np.linspace(first, len(frame), 4).round().astype(int).tolist()
     assert fitted == [(0, edge) for edge in edges]
     assert made.rows == {"train": len(frame), "judged": len(frame) - first}
-    bundle = bundles.load(registry.Registry(own).pull(made.version, Path("var/versions")))
+    bundle = bundles.load(registry.connect(own).pull(made.version, Path("var/versions")))
     assert bundle.manifest.trained_until == data.until(frame)
     assert bundle.manifest.judged.after == data.until(frame.iloc[:first])
-    kept = package("unseen").scores(bundle, frame, data.columns(frame))
+    kept = package("evaluation.unseen").scores(bundle, frame, data.columns(frame))
     alone = ~frame.duplicated([*data.FIELDS, TARGET], keep=False).to_numpy()  # the others are equal
     assert np.isnan(kept[:first][alone[:first]]).all()
     assert np.isfinite(kept[first:][alone[first:]]).all()
@@ -89,7 +89,7 @@ def test_what_is_served_has_seen_the_rows_that_judged_and_what_judged_had_not(
 
 def test_the_window_that_does_best_is_taken(project: Path) -> None:
     """Old rows whose labels mean nothing are left out."""
-    fitting = package("fitting")
+    fitting = package("training.fitting")
     frame = data.snapshot(settings.load()).read()
     labels, cut = frame[TARGET].to_numpy().copy(), len(frame) // 2
     labels[:cut] = labels[:cut][::-1]
@@ -97,14 +97,14 @@ def test_the_window_that_does_best_is_taken(project: Path) -> None:
     spoilt.attrs = frame.attrs
     judged = fitting.judge(spoilt, settings.load(train={"windows": [1.0, 0.4]}).train)
     assert set(judged.tried) == {len(frame), round(0.4 * len(frame))}
-    better = max if package("concept").GREATER_IS_BETTER else min
+    better = max if package("evaluation.metric").GREATER_IS_BETTER else min
     assert judged.window == len(frame) or judged.tried[judged.window] == better(
         judged.tried.values()
     )
 
 
 def test_a_model_that_forgets_what_it_was_shown_is_not_registered(project: Path) -> None:
-    fitting = package("fitting")
+    fitting = package("training.fitting")
     judged = fitting.judge(data.snapshot(settings.load()).read(), settings.load().train)
     fitted = judged.refit(0)
     train.check(judged, fitted)
@@ -123,7 +123,7 @@ def test_a_model_that_forgets_what_it_was_shown_is_not_registered(project: Path)
 
 @pytest.mark.parametrize("how", ["as they come", "as floats", "as objects", "half missing"])
 def test_pyfunc_predicts_with_the_same_code(trained: Path, sample: pd.DataFrame, how: str) -> None:
-    registry.Registry(settings.load())
+    registry.connect(settings.load())
     bundle = bundles.load(trained / "var/versions/1")
     frame = sample[data.FIELDS].dropna().head(20)
     numbers = [n for n, k in package("contract").KINDS.items() if k == "number"]
@@ -143,7 +143,7 @@ def test_pyfunc_predicts_with_the_same_code(trained: Path, sample: pd.DataFrame,
 
 
 def test_training_gives_no_advice_on_integers(project: Path, recwarn) -> None:
-    train.train(settings.load(), registry.Registry(settings.load()), data.snapshot(settings.load()))
+    train.train(settings.load(), registry.connect(settings.load()), data.snapshot(settings.load()))
     assert not [w for w in recwarn if "integer column" in str(w.message)]
 
 
@@ -159,7 +159,7 @@ def test_training_twice_gives_the_same_model(project_of_two) -> None:
 
 @pytest.fixture
 def project_of_two(trained: Path) -> list[Path]:
-    known = registry.Registry(settings.load())
+    known = registry.connect(settings.load())
     again = train.train(settings.load(), known, data.find(""))
     return [known.pull(v, Path("var/versions")) for v in ("1", again.version)]
 
@@ -170,14 +170,14 @@ def test_one_class_is_refused(project: Path, sample) -> None:
     frame = data.snapshot(settings.load()).read()
     one = data.store(frame[frame[TARGET] == frame[TARGET].iloc[0]], "one")
     with pytest.raises(UserError, match=r"one class only"):
-        train.train(settings.load(), registry.Registry(settings.load()), one)
+        train.train(settings.load(), registry.connect(settings.load()), one)
 
 
 KILL = f"""
 import os, sys
 from contextlib import contextmanager
-from {NAME} import progress
-real = progress.step
+from {NAME} import console
+real = console.step
 
 @contextmanager
 def step(name):
@@ -186,11 +186,11 @@ def step(name):
     if name == sys.argv[1]:
         os._exit(9)
 
-progress.step = step
+console.step = step
 import mlflow
 if sys.argv[1] == "half registered":
     mlflow.MlflowClient.create_model_version = lambda *a, **k: os._exit(9)
-from {NAME}.cli import app
+from {NAME}.cli.app import app
 app(["train"])
 """
 STEPS = ["load and validate", "fit", "evaluate", "export", "half registered", "register"]
@@ -198,7 +198,7 @@ STEPS = ["load and validate", "fit", "evaluate", "export", "half registered", "r
 
 @pytest.mark.slow
 def test_a_killed_run_registers_nothing_or_all(project: Path) -> None:
-    known = registry.Registry(settings.load())
+    known = registry.connect(settings.load())
     for name in STEPS:
         killed = subprocess.run([sys.executable, "-c", KILL, name], capture_output=True, text=True)
         assert killed.returncode == 9, (name, killed.stdout, killed.stderr)

@@ -339,15 +339,12 @@ def engine() -> Any:
     module("target", TARGET="y", target=lambda frame: frame["y"])
     module("metrics", METRICS={"none": lambda a, p: 0.0}, GREATER_IS_BETTER=True)
     module("model", TRUSTED=[], build=None)
-    import_module(f"{PACKAGE}.provenance").not_served = lambda modules: []  # it has its own test
+    provenance = import_module(f"{PACKAGE}.training.provenance")
+    provenance.not_served = lambda modules: []  # it has its own test
+    names = ("bundle", "contract", "errors", "predictor", "project.model")
+    names += ("training.export", "training.fitting", "monitoring.drift")
     return types.SimpleNamespace(
-        **{
-            name: import_module(f"{PACKAGE}.{name}")
-            for name in (
-                *("bundle", "contract", "drift", "errors", "export", "fitting", "predictor"),
-                "project.model",
-            )
-        }
+        **{name.rpartition(".")[2]: import_module(f"{PACKAGE}.{name}") for name in names}
     )
 
 
@@ -425,7 +422,7 @@ def outcome(parts: Any, target: str, model: Any, folder: Path) -> str:
             types_ = skops.io.get_untrusted_types(data=stored)
         except Exception:
             types_ = []
-        getattr(parts, "project.model").TRUSTED = types_
+        parts.model.TRUSTED = types_
     try:
         bundle = parts.export.export(
             fitted, early, late, manifest(parts, fitted), reference, folder
@@ -437,7 +434,7 @@ def outcome(parts: Any, target: str, model: Any, folder: Path) -> str:
         bundle,
         parts.contract,
         parts.bundle.ROWS.validate_python(
-            parts.export.data.records(fresh[["x", "z", "n", "c", "d", "text"]])
+            parts.export.snapshots.records(fresh[["x", "z", "n", "c", "d", "text"]])
         ),
     )
     own = itself(fitted.model, fresh, bundle.manifest.dtype, fitted.classes is not None)

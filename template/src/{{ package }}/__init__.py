@@ -1,1 +1,1 @@
-"""The life cycle of one model, a module a step: see README.md for the order."""
+"""The life cycle of one model, a folder a phase: see README.md for the order."""

@@ -4,10 +4,9 @@ manifest.json    what it is, from which code and data, and the sha256 of the oth
 model.*          the exported model
 examples.json    rows, and probes made of them, with the scores they must give
 reference.json   statistics of the training data, for the drift monitor
-trained.npy      hashes of the rows trained on, where there is no time; see order.py
+trained.npy      hashes of the rows trained on, where there is no time; see evaluation/unseen.py
 """
 
-import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from pydantic import BaseModel, ValidationError
 from . import contract, predictor
 from .contract import Columns
 from .errors import BundleError, Unreadable, UserError, passing, reason
+from .files import sha256
 
 ROWS = contract.ROWS
 TOLERANCE = 1e-4
@@ -106,7 +106,7 @@ class Bundle:
 
     @cached_property
     def reference(self) -> dict[str, Any]:
-        """Statistics of the columns trained on, see drift.py."""
+        """Statistics of the columns trained on, see monitoring/drift.py."""
         return json.loads((self.path / "reference.json").read_text())
 
     def scores(self, columns: Columns) -> np.ndarray:
@@ -179,12 +179,6 @@ def answers(
     each = tuple(range(1, found.ndim))
     there = (np.abs(found) <= contract.LARGEST).all(axis=each, keepdims=True)
     return np.where(there, found, np.nan)
-
-
-def sha256(path: Path) -> str:
-    """Hex digest of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def digest_of(path: Path) -> str:

@@ -16,18 +16,22 @@ from dataclasses import dataclass, field
 import pandas as pd
 
 from . import bundle as bundles
-from . import data, gates, monitor, unseen
 from .bundle import Bundle
-from .concept import METRIC, no_worse
 from .errors import BundleError, RegistryUnavailable, UserError
-from .fitting import Judged, judge
-from .gates import Gate, Scored
-from .history import rolled_back
-from .promote import Refused, promote
-from .registry import Registry
-from .serving.journal import opened
+from .evaluation import unseen
+from .evaluation.metric import METRIC, no_worse
+from .load import run as load_test
+from .monitoring import monitor
+from .registry import gates
+from .registry.base import Registry
+from .registry.gates import Gate, Scored
+from .registry.history import rolled_back
+from .registry.promote import Refused, promote
+from .serving.journal.store import opened
 from .settings import VERSIONS, Settings
-from .train import train
+from .training import snapshots
+from .training.fitting import Judged, judge
+from .training.train import train
 
 COMPARED = "compared"
 """The tag of a version with which a candidate was compared: how many rows were new to it then."""
@@ -80,7 +84,7 @@ def choose(
     new = int(unseen.newer(frame, holder).sum())
     judged = judge(frame, settings.train, unseen=new)
     late, limits = judged.late, settings.gates
-    columns = data.columns(late)
+    columns = snapshots.columns(late)
 
     def scored(bundle: Bundle) -> Scored:
         name = f"version {bundle.version}"
@@ -88,16 +92,16 @@ def choose(
 
     own, held = Scored("a candidate", judged.scores, judged.classes), scored(holder)
     needed = settings.cycle.confidence_after_fall if fell else None
-    gate = gates.judge(own, held, late, limits, needed)
+    gate = gates.compare_scores(own, held, late, limits, needed)
     if gate.passed and waiting is not None:
-        gate = gates.judge(own, scored(waiting), late, limits)
+        gate = gates.compare_scores(own, scored(waiting), late, limits)
     if gate.passed and not better(own, held, late):  # a tie is no reason to move
         gate = Gate(gate.name, False, gate.detail + "; what is served is as good")
     best, back = own if gate.passed else held, ""
     why = gate.detail
     for bundle in earlier:
         other = scored(bundle)
-        said = gates.judge(other, held, late, limits)
+        said = gates.compare_scores(other, held, late, limits)
         if said.passed and better(other, best, late):
             best, back, why = other, bundle.version, f"version {bundle.version}: {said.detail}"
     return Choice(judged, gate, back, why)
@@ -123,10 +127,10 @@ def turn(settings: Settings, registry: Registry, force: bool = False) -> Turn:
     done, version = Turn(verdict.verdict, verdict.reason), verdict.version
     if version is None:
         if force:
-            snapshot = data.snapshot(settings)
+            snapshot = snapshots.snapshot(settings)
             _up(done, train(settings, registry, snapshot).version, settings, registry, snapshot)
         return done
-    snapshot = data.snapshot(settings)
+    snapshot = snapshots.snapshot(settings)
     frame = snapshot.read()
     holder = _bundle(version, registry, "production")
     new = int(unseen.newer(frame, holder).sum())
@@ -155,7 +159,7 @@ def _compare(
     holder: Bundle,
     settings: Settings,
     registry: Registry,
-    snapshot: data.Snapshot,
+    snapshot: snapshots.Snapshot,
     fell: bool,
     force: bool,
 ) -> None:
@@ -185,7 +189,7 @@ def _up(
     version: str,
     settings: Settings,
     registry: Registry,
-    snapshot: data.Snapshot,
+    snapshot: snapshots.Snapshot,
     confidence: float | None = None,
 ) -> None:
     """Promotes a new version as far as the settings let a schedule do so."""
@@ -200,13 +204,13 @@ def _move(
     steps: list[str],
     settings: Settings,
     registry: Registry,
-    snapshot: data.Snapshot,
+    snapshot: snapshots.Snapshot,
     confidence: float | None,
 ) -> None:
     for environment in steps:
         try:
             if environment == "production" and settings.gates.load:
-                _measure(settings, registry)
+                load_test.measure(settings, registry, "staging")
             promote(
                 environment,
                 settings,
@@ -239,9 +243,3 @@ def _earlier(holder: str, most: int, registry: Registry) -> list[Bundle]:
         except BundleError:  # of other code: it cannot be compared
             continue
     return found
-
-
-def _measure(settings: Settings, registry: Registry) -> None:
-    from . import load
-
-    load.measure(settings, registry, "staging")

@@ -17,15 +17,15 @@ from sqlalchemy.exc import SQLAlchemyError
 from starlette.routing import Match
 
 from ..settings import Settings
-from .bodies import refusals
 from .docs import add_docs
-from .journal import Journal
+from .journal.queue import Writer
+from .journal.store import Journal
 from .live import Live
 from .metrics import Metrics
 from .middleware import Edge
 from .routes import add_journal, add_predictions
+from .schemas import refusals
 from .service import NotReady, Service, Unanswerable
-from .writer import Writer
 
 SHOWN = 20
 """Errors told of one request: a large batch may hold thousands."""

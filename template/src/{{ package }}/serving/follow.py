@@ -8,10 +8,10 @@ import signal
 import sys
 import threading
 import time
-from typing import Any
 
 from ..bundle import load
 from ..errors import BundleError, UserError, passing, reason
+from ..registry.base import Registry
 from ..settings import Settings, fills
 from . import logs
 from .live import POINTER, REFUSED
@@ -33,7 +33,7 @@ class Follower:
         self.folder = settings.serving.bundles / env
         self._verified: str | None = None
         self._refused: str | None = None
-        self._registry: Any = None
+        self._registry: Registry | None = None
 
     def look(self) -> str | None:
         """Fetches and verifies what the environment holds; the version, None if there is none.
@@ -42,9 +42,9 @@ class Follower:
         and OSError when it may be tried again, with what was fetched left as it is.
         """
         if self._registry is None:
-            from ..registry import Registry  # slow to import
+            from ..registry.store import connect  # slow to import
 
-            self._registry = Registry(self.settings)
+            self._registry = connect(self.settings)
         registry = self._registry
         version = registry.alias(self.env)
         if version is None or version == self._refused:

@@ -9,15 +9,15 @@ from fastapi.exceptions import RequestValidationError
 from sqlalchemy.exc import SQLAlchemyError
 
 from ..contract import utc
-from . import bodies
-from .bodies import BODY, Ask, AskMany, label_for, refusals
+from . import schemas
+from .journal.queue import Writer
+from .journal.tables import outcome_line
 from .live import Live
 from .middleware import LOAD_TEST
-from .schema import outcome_line
+from .schemas import BODY, Ask, AskMany, label_for, refusals
 from .service import NotReady, Service
-from .writer import Writer
 
-Id = Annotated[bodies.Key, Path(description="The prediction's id.")]
+Id = Annotated[schemas.Key, Path(description="The prediction's id.")]
 
 
 def add_predictions(app: FastAPI, service: Service, trial: Service, most: int) -> None:
@@ -25,7 +25,9 @@ def add_predictions(app: FastAPI, service: Service, trial: Service, most: int) -
     refused = refusals(*BODY, 503)
 
     # Answers leave as the JSON they were journalled as; the models are for /docs.
-    @app.post("/predictions", response_model=bodies.Answer, responses=refused, tags=["predictions"])
+    @app.post(
+        "/predictions", response_model=schemas.Answer, responses=refused, tags=["predictions"]
+    )
     async def predict(body: Ask) -> Response:
         """Predicts one row. With the header `X-Load-Test: 1` it is answered and not kept."""
         chosen = trial if LOAD_TEST.get() else service
@@ -33,7 +35,7 @@ def add_predictions(app: FastAPI, service: Service, trial: Service, most: int) -
 
     @app.post(
         "/predictions/batch",
-        response_model=bodies.AnswerMany,
+        response_model=schemas.AnswerMany,
         responses=refused,
         tags=["predictions"],
     )
@@ -74,15 +76,15 @@ def add_journal(app: FastAPI, live: Live, writer: Writer | None) -> None:
     )
     async def put_outcome(
         id: Id,
-        body: bodies.Outcome,
+        body: schemas.Outcome,
         time: Annotated[
-            bodies.When | None,
+            schemas.When | None,
             Query(description="The event's time; {id} is then your own key, and may be early."),
         ] = None,
         new: Annotated[
             bool, Query(description="Whether a class that the model does not know is taken.")
         ] = False,
-    ) -> bodies.Accepted:
+    ) -> schemas.Accepted:
         """Tells what really happened, at any time later; putting it again replaces it.
 
         An id that the journal does not know is a 404, a label that is no class of the served model
@@ -98,17 +100,17 @@ def add_journal(app: FastAPI, live: Live, writer: Writer | None) -> None:
             found = {"loc": ("body", "outcome"), "msg": str(error)}
             raise RequestValidationError([found]) from None
         if LOAD_TEST.get():
-            return bodies.Accepted(id=id, outcome=outcome)
+            return schemas.Accepted(id=id, outcome=outcome)
         if time is None and not await asyncio.to_thread(known, id):
             raise HTTPException(404, f"no prediction {id}")
         if not kept().add_outcome(outcome_line(id, outcome, time and utc(time))):
             raise HTTPException(503, "the journal's queue is full; try again later")
-        return bodies.Accepted(id=id, outcome=outcome)
+        return schemas.Accepted(id=id, outcome=outcome)
 
     refused = refusals(404, 422, 503)
 
     @app.get("/predictions/{id}", responses=refused, tags=["predictions"])
-    def get(id: Id) -> bodies.Kept:
+    def get(id: Id) -> schemas.Kept:
         """A prediction with its features and its outcome, None until it is known."""
         if kept().waiting:
             kept().flush()
@@ -116,19 +118,19 @@ def add_journal(app: FastAPI, live: Live, writer: Writer | None) -> None:
         if record is None:
             raise HTTPException(404, f"no prediction {id}")
         told = {k: v for k, v in record._asdict().items() if k not in ("at", "prediction")}
-        return bodies.Kept(time=record.at.replace(tzinfo=UTC), **told, **record.prediction)
+        return schemas.Kept(time=record.at.replace(tzinfo=UTC), **told, **record.prediction)
 
     @app.delete("/predictions", responses=refused, tags=["predictions"])
     def erase_key(
-        key: Annotated[bodies.Key, Query(description="Your own key, as a person's.")],
-    ) -> bodies.Erased:
+        key: Annotated[schemas.Key, Query(description="Your own key, as a person's.")],
+    ) -> schemas.Erased:
         """Erases all predictions of your own key, and their outcomes, for good.
 
         Whoever reaches this server and guesses a key may do so: let only your own systems reach it.
         """
         if kept().waiting:
             kept().flush()
-        return bodies.Erased(predictions=kept().journal.erase_key(key))
+        return schemas.Erased(predictions=kept().journal.erase_key(key))
 
     @app.delete("/predictions/{id}", status_code=204, responses=refused, tags=["predictions"])
     def erase(id: Id) -> None:

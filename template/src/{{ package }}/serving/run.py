@@ -18,7 +18,7 @@ from ..errors import UserError
 from ..settings import PACKAGE, Settings
 from . import logs
 from .app import create_app
-from .journal import connect
+from .journal.store import connect
 
 logger = logging.getLogger(__name__)
 FOLLOW = f"{PACKAGE}.serving.follow"

@@ -12,13 +12,13 @@ from ..contract import KINDS, Columns, columns, utc
 from ..errors import reason
 from ..predict import answers
 from ..project import features as project
-from .batch import Gather
-from .bodies import Ask
+from .gather import Gather
+from .journal.queue import Writer
+from .journal.tables import line
 from .live import Live, Served
 from .metrics import Metrics
 from .middleware import new_ids
-from .schema import line
-from .writer import Writer
+from .schemas import Ask
 
 logger = logging.getLogger(__name__)
 _features = attrgetter("features")

@@ -29,7 +29,7 @@ def export(model: Any, numbers: int, categories: int, path: Path) -> None:
     import skops.io
 
     from .project.model import TRUSTED
-    from .provenance import not_served
+    from .training.provenance import not_served
 
     try:
         skops.io.dump(model, path)

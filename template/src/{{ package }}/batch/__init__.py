@@ -1,0 +1,1 @@
+"""Tables in, tables out: predictions of many rows, and late labels."""

@@ -1,0 +1,112 @@
+"""Keeps what is scored in batches in the journal, as what is served is kept.
+
+The lines are made with the predictions, wait beside them, and are written once all rows are scored.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import sqlalchemy as sa
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import to_json
+
+from .. import contract
+from ..bundle import Bundle
+from ..errors import UserError, reason
+from ..project.features import KEY, TIME, Features
+from ..serving.journal.store import Journal
+from ..serving.journal.tables import line
+from ..serving.schemas import Key
+from .outcomes import BATCH, ID
+
+LINES = "_line"
+"""The column of the lines while a table is made."""
+_KEY = TypeAdapter(Key)
+
+
+@dataclass(frozen=True)
+class Job:
+    """A scoring whose rows are kept."""
+
+    name: str
+    """Of what is read by which bundle and written where: a digest."""
+    environment: str
+
+
+def identified(
+    table: pd.DataFrame,
+    bundle: Bundle,
+    rows: Sequence[Features],
+    answers: Sequence[dict[str, Any]],
+    job: Job,
+    start: int,
+) -> pd.DataFrame:
+    """The same table with each prediction's ID and its line for the journal.
+
+    `table` holds KEY and TIME where there are. An id is made of the job, the row's number and what
+    it holds: the same row of the same source, scored again by the same version, is no second
+    prediction. As in the API, a row without a finite answer is no prediction: it has no id.
+    Raises UserError for a KEY that no journal takes.
+    """
+    now = datetime.now(UTC).replace(tzinfo=None)
+    version, own = bundle.version, contract.digest()
+    ids: list[str | None] = []
+    lines: list[str | None] = []
+    keys = table[KEY] if KEY in table else [None] * len(table)
+    times = table[TIME] if TIME in table else [None] * len(table)
+    for i, (row, answer, key, at) in enumerate(zip(rows, answers, keys, times, strict=True), start):
+        if not _finite(answer):
+            ids.append(None)
+            lines.append(None)
+            continue
+        name, when = None if pd.isna(key) else _name(key, i), None if pd.isna(at) else at
+        features = row.model_dump_json(by_alias=True)
+        told = f"{job.name}\n{i}\n{name}\n{when}\n{features}"
+        ids.append(hashlib.sha256(told.encode()).hexdigest()[:32])
+        text = to_json(answer).decode()
+        made = line(str(ids[-1]), name, when or now, version, own, features, text, job.environment)
+        lines.append(made.decode())
+    table.insert(0, ID, pd.Series(ids, dtype=object))
+    return table.assign(**{LINES: pd.Series(lines, dtype=object)})
+
+
+def _finite(answer: dict[str, Any]) -> bool:
+    numbers = answer.get("probabilities", answer).values()
+    return all(isfinite(number) for number in numbers)
+
+
+def _name(key: Any, row: int) -> str:
+    try:
+        return _KEY.validate_python(str(key))
+    except ValidationError as error:
+        raise UserError(f"row {row}: {KEY} {key!r}: {error.errors()[0]['msg']}") from None
+
+
+def set_aside(table: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """Leaves the lines in a file, and returns the table without them."""
+    if LINES not in table:
+        return table
+    path.write_text("\n".join(table[LINES].dropna()))
+    return table.drop(columns=LINES)
+
+
+def write(journal: Journal, paths: Sequence[Path]) -> None:
+    """Writes the lines that were set aside; what the journal holds already stays as it is.
+
+    Raises UserError when the database fails.
+    """
+    try:
+        for path in paths:
+            lines = path.read_bytes().splitlines()  # within a line they are escaped
+            for at in range(0, len(lines), BATCH):
+                journal.insert(lines[at : at + BATCH])
+    except sa.exc.SQLAlchemyError as error:
+        raise UserError(
+            f"journal: {reason(error)}; run it again: what is written is not written twice"
+        ) from None

@@ -1,0 +1,148 @@
+"""Batch scoring through the same code as the API: a partition at a time, atomic, resumable.
+
+Each partition is written under its own name, so a run that was killed goes on where it stopped;
+the result takes its place only when it is whole.
+"""
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from sqlalchemy.exc import SQLAlchemyError
+
+from ..bundle import Bundle
+from ..console import console, step
+from ..errors import UserError, reason, shown
+from ..predict import predict
+from ..project.features import KEY, TIME, Features
+from ..serving.journal.store import Journal
+from ..sources import engine, is_sql, partitions, split_sql
+from ..training.snapshots import FIELDS, ID, clean, require, rows, typed
+from . import journalled
+
+PARTITION = 50_000
+WORK = Path("var/score")
+CLEAN = "; what load() in project/data.py does to columns belongs in clean(), which scoring shares"
+
+
+def score(
+    bundle: Bundle, uri: str, out: str, journal: Journal | None = None, environment: str = ""
+) -> int:
+    """Scores every row of `uri` into `out` (.parquet, .csv or URL#TABLE); returns the rows.
+
+    The output holds KEY and TIME where there are, the version, the prediction, and the
+    probability of each class. With a journal all rows are kept there, too, as predictions of an
+    environment, before the output takes its place, and the output has their ids.
+    Raises UserError when a row breaks the contract.
+    """
+    if not is_sql(out) and ("://" in out or not out.endswith((".parquet", ".csv"))):
+        raise UserError(f"{shown(out)}: is no output; use a .parquet or .csv file, or URL#TABLE")
+    if uri == out or (Path(uri).exists() and Path(uri).resolve() == Path(out).resolve()):
+        raise UserError(f"{shown(out)}: is what is read; choose another name for what is written")
+    if not is_sql(out):  # what cannot be written is said before the work
+        Path(out).parent.mkdir(parents=True, exist_ok=True)
+    what = [bundle.digest, uri, _state(uri), out, *([environment] if journal else [])]
+    name = hashlib.sha256(json.dumps(what).encode()).hexdigest()
+    job = journalled.Job(name, environment) if journal else None
+    folder = WORK / name[:16]
+    if _state(uri) is None:  # a table may have changed since: nothing is taken over
+        shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    total = 0
+    for i, part in enumerate(partitions(uri, PARTITION)):
+        path = folder / f"{i:06}.parquet"
+        if not path.exists():
+            with step(f"rows {total:,} to {total + len(part):,}"):
+                draft = path.with_suffix(".tmp")
+                table = scored(bundle, part, uri, total, job)
+                table = journalled.set_aside(table, path.with_suffix(".lines"))
+                table.to_parquet(draft, index=False)
+                draft.rename(path)
+        total += len(part)
+    if not total:
+        raise UserError(f"{shown(uri)}: holds no rows")
+    if journal:
+        with step("journal"):
+            journalled.write(journal, sorted(folder.glob("*.lines")))
+    _publish(sorted(folder.glob("*.parquet")), out)
+    shutil.rmtree(folder)
+    return total
+
+
+def scored(
+    bundle: Bundle,
+    part: pd.DataFrame,
+    uri: str,
+    start: int = 0,
+    job: journalled.Job | None = None,
+) -> pd.DataFrame:
+    """One partition's predictions; those of a job are identified, see journalled.py."""
+    cleaned = clean(part, shown(uri), start)
+    require(cleaned, FIELDS, shown(uri), CLEAN)
+    if left := len(part) - len(cleaned):
+        console.print(f"{left:,} rows are left out by clean() in project/data.py")
+    part = typed(cleaned, shown(uri))
+    valid: list[Features] = []
+    answers: list[dict[str, Any]] = []
+    for chunk in rows(part, shown(uri)):
+        try:
+            answers += predict(bundle, chunk)
+        except ValueError as error:
+            why = _refused(bundle, chunk, start + len(answers), error)
+            raise UserError(f"{shown(uri)}: {why}") from None
+        valid += chunk if job else []
+    if KEY and KEY in part:
+        part = part.assign(**{KEY: part[str(ID)]})
+    keep = [name for name in (KEY, TIME) if name and name in part]
+    table = part[keep].reset_index(drop=True)
+    table = table.assign(version=bundle.version).join(pd.json_normalize(answers))
+    return journalled.identified(table, bundle, valid, answers, job, start) if job else table
+
+
+def _refused(bundle: Bundle, chunk: list[Features], start: int, error: ValueError) -> str:
+    """Which of the rows the model has no answer for, and why."""
+    for i, row in enumerate(chunk):
+        try:
+            predict(bundle, [row])
+        except ValueError as alone:
+            return f"row {start + i}: the model has no answer: {reason(alone)}"
+    return reason(error)
+
+
+def _state(uri: str) -> Any:
+    path = Path(uri)
+    if path.exists():
+        stat = path.stat()
+        return [stat.st_size, stat.st_mtime_ns]
+    return None
+
+
+def _publish(parts: list[Path], out: str) -> None:
+    frames = (pd.read_parquet(part) for part in parts)
+    if is_sql(out):
+        url, table = split_sql(out)
+        try:
+            with engine(url).begin() as connection:  # one transaction: all rows or none
+                for i, frame in enumerate(frames):
+                    how: Any = "append" if i else "replace"
+                    frame.to_sql(table, connection, index=False, if_exists=how)
+        except (SQLAlchemyError, ImportError) as error:
+            raise UserError(f"{shown(out)}: cannot be written: {reason(error, out)}") from None
+        return
+    path = Path(out)
+    draft = path.with_name(f".{path.name}.tmp")
+    if out.endswith(".csv"):
+        for i, frame in enumerate(frames):
+            frame.to_csv(draft, mode="a" if i else "w", header=not i, index=False)
+    else:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        first = pq.read_schema(parts[0])
+        with pq.ParquetWriter(draft, first) as writer:
+            for frame in frames:
+                writer.write_table(pa.Table.from_pandas(frame, schema=first, preserve_index=False))
+    draft.replace(path)

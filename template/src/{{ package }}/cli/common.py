@@ -1,0 +1,55 @@
+"""What the commands share: their options, what they leave in reports/, and what they work on."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ..errors import UserError
+from ..settings import ENVIRONMENTS, VERSIONS, Settings
+
+REPORTS = Path("reports")
+Environment = Annotated[str, typer.Option("--env", help=" | ".join(ENVIRONMENTS))]
+
+
+def keep(name: str, result: Any) -> None:
+    """Keeps a command's result as reports/<name>.json."""
+    REPORTS.mkdir(exist_ok=True)
+    path = REPORTS / f"{name}.json"
+    value = asdict(result) if is_dataclass(result) and not isinstance(result, type) else result
+    draft = path.with_suffix(".tmp")
+    draft.write_text(json.dumps(value, indent=2, default=str) + "\n")
+    draft.replace(path)
+
+
+def known(environment: str) -> str:
+    """Raises UserError for an environment that is not there."""
+    if environment not in ENVIRONMENTS:
+        raise UserError(f"ENV={environment}: is no environment; use {', '.join(ENVIRONMENTS)}")
+    return environment
+
+
+def held(environment: str, settings: Settings) -> Any:
+    """The bundle of the version that an environment holds."""
+    from .. import bundle
+    from ..registry.base import version_in
+    from ..registry.store import connect
+
+    registry = connect(settings)
+    version = version_in(known(environment), registry)
+    return bundle.load(registry.pull(version, VERSIONS, environment))
+
+
+@contextmanager
+def kept_journal(settings: Settings) -> Iterator[Any]:
+    """The journal of the settings; raises UserError where none is kept."""
+    from ..serving.journal.store import opened
+
+    with opened(settings.journal.url) as journal:
+        if journal is None:
+            raise UserError("journal.url is empty, so no journal is kept; set JOURNAL_URL")
+        yield journal

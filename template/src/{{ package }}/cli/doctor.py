@@ -1,0 +1,116 @@
+"""Says what is set up and what is not, and what to do about it."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import typer
+
+from ..console import console
+from ..errors import UserError, shown
+from ..settings import Settings, load
+
+app = typer.Typer()
+
+
+@app.command()
+def doctor() -> None:
+    """Say what is set up and what is not."""
+    if not examine(load()):
+        raise typer.Exit(1)
+
+
+def examine(settings: Settings) -> bool:
+    """Prints a line for each thing; returns whether all that is needed is there."""
+    well = True
+    for name, needed, check in _checks(settings):
+        try:
+            console.print(f"[green]✓[/] {name}: {check()}")
+        except UserError as error:
+            well &= not needed
+            console.print(f"{'[red]✗[/]' if needed else '[yellow]-[/]'} {name}: {error}")
+    return well
+
+
+def _checks(settings: Settings) -> Iterator[tuple[str, bool, Callable[[], str]]]:
+    yield "interpreter", True, _interpreter
+    yield "lock", True, _lock
+    yield "data", True, lambda: _data(settings)
+    yield "registry", True, lambda: _registry(settings)
+    yield "journal", True, lambda: _journal(settings)
+    yield "git", False, _git
+    yield "engine", False, _engine
+    yield "secrets", False, _secrets
+
+
+def _interpreter() -> str:
+    wanted = Path(".python-version")
+    here = ".".join(map(str, sys.version_info[:2]))
+    if wanted.exists() and wanted.read_text().strip() != here:
+        return f"Python {here} ({wanted} and the image say {wanted.read_text().strip()})"
+    return f"Python {sys.version.split()[0]} at {sys.executable}"
+
+
+def _lock() -> str:
+    lock = Path("locks/dev.txt")
+    if not lock.exists():
+        raise UserError("locks/dev.txt is missing; run `make lock` and commit it")
+    return f"{lock}, {lock.read_text().count('==')} packages"
+
+
+def _data(settings: Settings) -> str:
+    from ..project.data import SOURCE, load
+
+    uri = settings.data.uri or SOURCE
+    return f"{shown(uri)}, {len(load(uri)):,} rows"
+
+
+def _registry(settings: Settings) -> str:
+    from ..registry.store import connect
+
+    registry = connect(settings)
+    return f"{registry.address}, {len(registry.versions())} versions of {registry.name}"
+
+
+def _journal(settings: Settings) -> str:
+    if not settings.journal.url:
+        raise UserError("journal.url is empty: nothing can be watched")
+    from ..serving.journal.store import opened
+
+    with opened(settings.journal.url) as journal:
+        labelled = journal.count(labelled=True) if journal else 0
+    return f"{shown(settings.journal.url)}, {labelled:,} labelled rows"
+
+
+def _git() -> str:
+    from ..training.provenance import git
+
+    commit, dirty = git()
+    if commit == "none":
+        raise UserError(
+            "no commit yet: git init -b main, git add ., git commit; models then name their code"
+        )
+    return commit[:12] + (", with changes" if dirty else "")
+
+
+def _engine() -> str:
+    name = os.environ.get("ENGINE", "docker")
+    if not shutil.which(name):
+        raise UserError(
+            f"{name} is not installed; `make image` and `make up` need it (ENGINE=podman)"
+        )
+    asked = subprocess.run(
+        [name, "info", "--format", "{{.ServerVersion}}"], capture_output=True, text=True
+    )
+    if asked.returncode:
+        raise UserError(f"{name} does not answer; start it, or set DOCKER_HOST")
+    return f"{name} {asked.stdout.strip()}"
+
+
+def _secrets() -> str:
+    from ..registry.store import credentials
+
+    return credentials()

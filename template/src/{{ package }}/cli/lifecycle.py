@@ -1,0 +1,228 @@
+"""The commands of the cycle, from data to a new version in production."""
+
+import json
+from contextlib import nullcontext
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import typer
+
+from ..console import console
+from ..errors import UserError, shown
+from ..settings import load
+from .common import REPORTS, Environment, held, keep, kept_journal, known
+
+app = typer.Typer()
+EXIT = {"ok": 0, "new": 0, "warn": 10, "retrain": 20, "unknown": 30}
+By = Annotated[str, typer.Option(help="who asks for it", envvar="BY")]
+
+
+@app.command()
+def data() -> None:
+    """Load, validate and store the data as an immutable snapshot."""
+    from ..console import step, table
+    from ..training import snapshots
+
+    with step("load and validate"):
+        snapshot = snapshots.snapshot(load())
+    made = {
+        "source": snapshot.source,
+        **snapshot.counts,
+        "rows": len(snapshot.read()),
+        "fingerprint": snapshot.fingerprint,
+        "snapshot": str(snapshot.path),
+    }
+    keep("data", made)
+    table("data", made)
+
+
+@app.command()
+def train(
+    snapshot: Annotated[str, typer.Option(help="fingerprint of an earlier snapshot")] = "",
+) -> None:
+    """Train on the data as it is now, register the version, and make it `test`."""
+    from ..console import step, table
+    from ..registry.promote import promote
+    from ..registry.store import connect
+    from ..training import snapshots
+    from ..training.train import train
+
+    settings = load()
+    with step("load and validate"):
+        stored = snapshots.find(snapshot) if snapshot else snapshots.snapshot(settings)
+    registry = connect(settings)
+    trained = train(settings, registry, stored)
+    with step("promote to test"):
+        promote("test", settings, registry, version=trained.version)
+    keep("train", trained)
+    examples(held("test", settings))
+    table(
+        f"{settings.model.name} version {trained.version}",
+        {
+            "rows": f"{trained.rows['train']:,}; {trained.rows['judged']:,} judged first",
+            **trained.metrics,
+            "data": stored.fingerprint[:12],
+            "bundle": trained.bundle,
+            "environment": "test",
+            "next": "make serve",
+        },
+    )
+
+
+def examples(bundle: Any) -> None:
+    """Leaves a request body and a table to try the API and the scoring with."""
+    import pandas as pd
+
+    rows = [example["features"] for example in bundle.examples]
+    keep("example", {"features": rows[0]})
+    pd.DataFrame(rows).to_csv(REPORTS / "example.csv", index=False)
+
+
+@app.command()
+def promote(env: Environment, version: str = "", by: By = "", unattended: bool = False) -> None:
+    """Move a version into an environment, if its gates let it."""
+    from ..registry.promote import Refused, promote
+    from ..registry.store import connect
+
+    settings = load()
+    try:
+        move = promote(known(env), settings, connect(settings), version, by, unattended)
+    except Refused as error:
+        gates = [asdict(gate) for gate in error.gates]
+        keep("promote", {"environment": env, "promoted": False, "gates": gates})
+        raise
+    keep("promote", {"environment": env, "promoted": bool(move), "move": move and asdict(move)})
+    if move is None:
+        console.print(f"{env} holds this version already")
+        return
+    for gate in move.gates.values():
+        console.print(f"[green]✓[/] {gate['name']}: {gate['detail']}")
+    before = f", before that {move.back_from}" if move.back_from else ""
+    console.print(f"{env} holds version {move.to}{before}")
+
+
+@app.command()
+def rollback(env: Environment, by: By = "") -> None:
+    """Go back to the version an environment held before."""
+    from ..registry.history import rollback
+    from ..registry.store import connect
+
+    move = rollback(known(env), connect(load()), by)
+    keep("rollback", move)
+    console.print(f"{env} holds version {move.to}, back from {move.back_from}")
+
+
+@app.command()
+def status() -> None:
+    """What each environment holds, every version, and the last moves; repairs half-made ones."""
+    from ..registry.status import show
+    from ..registry.store import connect
+
+    show(connect(load()), console)
+
+
+@app.command()
+def score(
+    data: str,
+    out: str,
+    env: Environment = "test",
+    journal: Annotated[bool, typer.Option(help="keep the rows in the journal, too")] = False,
+) -> None:
+    """Predict every row of a file or table."""
+    from ..batch.score import score
+
+    if not data or not out:
+        raise UserError("say what and where to: make score DATA=rows.csv OUT=scores.csv")
+    settings = load()
+    bundle = held(env, settings)
+    with kept_journal(settings) if journal else nullcontext() as kept:
+        rows = score(bundle, data, out, kept, env)
+    out = shown(out)
+    keep("score", {"rows": rows, "out": out, "version": bundle.version, "bundle": bundle.digest})
+    console.print(f"{rows:,} rows scored by version {bundle.version} into {out}")
+
+
+@app.command()
+def outcomes(
+    data: str,
+    env: Environment = "test",
+    new: Annotated[bool, typer.Option(help="take classes that the model does not know")] = False,
+) -> None:
+    """Set the late labels of a file or table in the journal."""
+    from ..batch.outcomes import refusal, tell
+
+    if not data:
+        raise UserError("say where the labels are: make outcomes DATA=labels.csv")
+    settings = load()
+    classes = held(env, settings).manifest.classes
+    with kept_journal(settings) as journal:
+        told = tell(journal, classes, data, new)
+    keep("outcomes", told)
+    if told.refused:
+        raise UserError(refusal(told, data))
+    console.print(
+        f"{told.labels:,} labels written: {told.matched:,} of predictions that are there, "
+        f"{told.early:,} early; {told.replaced:,} replace an earlier one; "
+        f"{told.without:,} rows have none yet",
+        soft_wrap=True,
+    )
+
+
+@app.command()
+def monitor(
+    env: Environment = "production",
+    exit_code: Annotated[bool, typer.Option(help=str(EXIT)[1:-1].replace("'", ""))] = False,
+) -> None:
+    """Compare what is served with what was trained on, and predictions with late labels."""
+    from ..monitoring import monitor
+    from ..registry.store import connect
+    from ..serving.journal.store import opened
+
+    settings = load()
+    with opened(settings.journal.url) as journal:
+        verdict = monitor.run(settings, connect(settings), journal, known(env))
+    console.print(f"{verdict.verdict}: {verdict.reason}")
+    if exit_code:
+        raise typer.Exit(EXIT[verdict.verdict])
+    if verdict.verdict == "unknown":  # what was not seen is no success
+        raise typer.Exit(1)
+
+
+@app.command()
+def report() -> None:
+    """Draw the last monitoring as a page."""
+    from ..monitoring.report import write
+
+    console.print(str(write().resolve()))
+
+
+@app.command()
+def show(what: str) -> None:
+    """Print a value of reports/*.json, named as in train.version, the way pipelines take it."""
+    name, _, key = what.partition(".")
+    path = REPORTS / f"{name}.json"
+    if not key or not path.exists():
+        raise UserError(f"WHAT={what}: is no value of a report; say WHAT=train.version")
+    value = json.loads(path.read_text()).get(key) or ""
+    typer.echo(f"{key}={' '.join(value) if isinstance(value, list) else value}")
+
+
+@app.command()
+def cycle(force: Annotated[bool, typer.Option(help="train whatever is seen")] = False) -> None:
+    """Monitor, compare a candidate with what is served, and promote what is better."""
+    from ..cycle import turn
+    from ..registry.store import connect
+
+    settings = load()
+    done = turn(settings, connect(settings), force)
+    keep("cycle", done)
+    console.print(f"{done.verdict}: {done.reason}")
+    if done.version:
+        where = ", ".join(done.promoted) or "no environment"
+        console.print(f"trained version {done.version}, now in {where}")
+    if done.back and done.promoted:
+        console.print(f"version {done.back} is back in {', '.join(done.promoted)}")
+    if done.refused:
+        raise UserError(done.refused)
+    if done.verdict == "unknown" and not done.version:
+        raise typer.Exit(1)

@@ -1,0 +1,131 @@
+"""The commands around serving: serve and follow, load test and capacity, image."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ..console import console
+from ..errors import UserError
+from ..settings import load as settings_in_force
+from .common import Environment, held, keep, known
+
+app = typer.Typer()
+Folder = Annotated[str, typer.Option(help="a bundle's folder, instead of what ENV holds")]
+Version = Annotated[str, typer.Option(help="a version, instead of the one ENV holds")]
+
+
+def _bundle(env: str, folder: str) -> Any:
+    """The bundle in a folder, or in its only folder; without a folder what `env` holds."""
+    from .. import bundle
+
+    if not folder:
+        return held(env, settings_in_force())
+    found = [*Path(folder).glob("manifest.json"), *Path(folder).glob("*/manifest.json")]
+    if len(found) != 1:
+        raise UserError(f"{folder}: holds {len(found)} bundles, not one; see `make bundle`")
+    return bundle.load(found[0].parent)
+
+
+@app.command()
+def bundle(env: Environment = "test", out: Path = Path("build/bundle")) -> None:
+    """Copy the model as it is served into a folder."""
+    import shutil
+
+    found = held(env, settings_in_force())
+    old = list(out.iterdir()) if out.is_dir() else []
+    if others := [path.name for path in old if not (path / "manifest.json").exists()]:
+        raise UserError(
+            f"OUT={out}: holds other things than bundles ({min(others)}); choose a new folder"
+        )
+    if found.path.parent.resolve() == out.resolve():
+        raise UserError(f"OUT={out}: is where bundles are kept; choose a new folder")
+    for path in old:
+        shutil.rmtree(path)
+    target = out / found.version
+    shutil.copytree(found.path, target)
+    console.print(f"version {found.version} ({found.digest}) is in {target}")
+
+
+@app.command()
+def load(
+    env: Environment = "test",
+    version: Version = "",
+    bundle: Folder = "",
+    url: Annotated[str, typer.Option(help="a server that runs, instead of one of our own")] = "",
+    ui: Annotated[bool, typer.Option(help="open Locust's page")] = False,
+    yes: Annotated[bool, typer.Option(help="load a server that is not on this machine")] = False,
+) -> None:
+    """Load-test a version; the result is noted on it, and the gate of production asks for it."""
+    from ..console import table
+    from ..load import run
+    from ..registry.store import connect
+
+    settings = settings_in_force()
+    how: dict[str, Any] = {"url": url, "ui": ui, "yes": yes}
+    if bundle:
+        found = run.run(settings, _bundle(env, bundle), **how)
+    else:
+        found = run.measure(settings, connect(settings), known(env), version, **how)
+    if found["passed"] is None:
+        return
+    table(
+        f"load of version {found['version']}",
+        {name: found[name] for name in ("requests", "failures", "rate", "p50", "p95", "p99")},
+    )
+    if not found["passed"]:
+        raise UserError(found["summary"])
+
+
+@app.command()
+def capacity(env: Environment = "test", bundle: Folder = "") -> None:
+    """Find the highest rate of requests within the limits."""
+    from ..console import table
+    from ..load import run
+
+    found = run.capacity(settings_in_force(), _bundle(env, bundle))
+    table(
+        f"capacity of version {found['version']}",
+        {"requests/s": found["rate"], "limited by": found["limited_by"]},
+    )
+    if not found["rate"]:
+        raise UserError(f"not even the first step held: {found['limited_by']}")
+
+
+@app.command()
+def smoke(
+    image: str,
+    env: Environment = "test",
+    bundle: Folder = "",
+    engine: Annotated[str, typer.Option(envvar="ENGINE")] = "docker",
+) -> None:
+    """Start an image with no rights, compare its answers to the bundle's examples, stop it."""
+    from ..load import targets
+
+    found = _bundle(env, bundle)
+    with targets.container(found, image, engine) as url:
+        n = targets.smoke(found, url)
+    keep("smoke", {"image": image, "version": found.version, "bundle": found.digest, "rows": n})
+    console.print(f"{image}: {n} examples answered as version {found.version} should")
+
+
+@app.command()
+def serve(
+    env: Environment = "test",
+    port: int | None = None,
+    host: str | None = None,
+    follow: Annotated[bool, typer.Option(help="whether to fetch what is promoted")] = True,
+) -> None:
+    """Serve what an environment holds, and follow it as it changes."""
+    from ..serving.run import serve
+
+    flags = {name: value for name, value in {"port": port, "host": host}.items() if value}
+    serve(known(env), settings_in_force(serving=flags), follow)
+
+
+@app.command()
+def follow(env: Environment = "test", once: bool = False) -> None:
+    """Pull what an environment holds, again and again."""
+    from ..serving.follow import follow
+
+    follow(known(env), settings_in_force(), once=once)

@@ -1,0 +1,1 @@
+"""Versions, and the moves between environments: history, gates, promotion."""

@@ -1,0 +1,79 @@
+"""Moves between environments, whichever the registry: made, gone back from, and repaired.
+
+Each move is written down as an intent, then the alias is set, then the move is closed. The alias
+follows the last closed move; `repair` finishes what a crash left half done.
+"""
+
+from ..errors import UserError
+from ..training.provenance import git, user
+from .base import Move, Registry
+
+
+def rollback(environment: str, registry: Registry, by: str = "") -> Move:
+    """Goes back to the version before, again and again; raises UserError at the first one."""
+    repair(environment, registry)
+    held = rollback_path(registry.moves(environment))
+    if len(held) < 2:
+        raise UserError(f"{environment}: there is no earlier version to go back to")
+    move = Move(environment, "rollback", held[-2], held[-1], by or user(), git()[0])
+    return make(move, registry)
+
+
+def rollback_path(moves: list[Move]) -> list[str]:
+    """The versions an environment can go back through, the one it holds last."""
+    held: list[str] = []
+    for move in moves:
+        if move.kind == "rollback" and move.to in held:
+            while held[-1] != move.to:  # two at once went back to the same: that is one step
+                held.pop()
+        elif held[-1:] != [move.to]:
+            held.append(move.to)
+    return held
+
+
+def rolled_back(moves: list[Move]) -> set[str]:
+    """The versions that someone went back from."""
+    return {move.back_from for move in moves if move.kind == "rollback"}
+
+
+def make(move: Move, registry: Registry) -> Move:
+    """Makes a move; a kill at any point leaves what `repair` finishes or drops.
+
+    Raises UserError when somebody else's move at the same time is the one that counts.
+    """
+    registry.intend(move)
+    registry.set_alias(move.environment, move.to)
+    registry.close(move)
+    last = _settle(move.environment, registry)
+    if last and last.to != move.to:
+        raise UserError(
+            f"{move.environment}: the {move.kind} to version {move.to} was overtaken by {last.by}, "
+            f"whose {last.kind} to version {last.to} counts; see `make status`"
+        )
+    return move
+
+
+def _settle(environment: str, registry: Registry) -> Move | None:
+    """Two movers at once: both are in the history, and the alias follows the last one closed.
+
+    Returns that one; None if nothing was ever moved there.
+    """
+    moves = registry.moves(environment)
+    while moves and registry.alias(environment) != moves[-1].to:
+        registry.set_alias(environment, moves[-1].to)
+        moves = registry.moves(environment)  # who closed one meanwhile may have settled before
+    return moves[-1] if moves else None
+
+
+def repair(environment: str, registry: Registry) -> list[str]:
+    """Finishes moves that were killed half way; returns what was done, a line each."""
+    done = []
+    for move in registry.moves(environment, closed=False):
+        if registry.alias(environment) == move.to:
+            registry.close(move)
+            done.append(f"{environment}: closed the {move.kind} to version {move.to}")
+        else:
+            registry.abandon(move)
+            done.append(f"{environment}: dropped a {move.kind} to version {move.to} that never was")
+    _settle(environment, registry)
+    return done

@@ -1,0 +1,231 @@
+"""Fits models forward in time: judged on rows they have not seen, then fitted on all of them.
+
+The newest rows are cut into blocks, and each block is scored by a model that was fitted on the rows
+before it (prequential evaluation: Dawid 1984; Gama, Sebastiao and Rodrigues 2013). So what is
+judged is a procedure: which window of the newest rows is fitted on. The procedure that did best is
+then run on all rows, the newest ones too, and that model is what is served.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from .. import contract, predictor
+from ..contract import Columns
+from ..errors import UserError, reason
+from ..evaluation import metric
+from ..evaluation.metric import MAIN, METRIC, codes
+from ..evaluation.resampling import groups_of
+from ..project import data as project
+from ..project.metrics import GREATER_IS_BETTER
+from ..project.model import build
+from ..project.target import TARGET
+from ..settings import Train
+from . import snapshots
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows as a model takes them, each computed once however many models are fitted."""
+
+    derived: Columns
+    """What project/features.py derives, (n,) a column."""
+    numbers: list[str]
+    categories: list[str]
+    matrix: np.ndarray
+    """(n, numbers + categories)"""
+    labels: np.ndarray
+    """(n,)"""
+
+    @classmethod
+    def of(cls, frame: pd.DataFrame) -> "Table":
+        """The table of a snapshot's rows; raises UserError for a row that breaks the contract."""
+        derived = contract.derive(snapshots.columns(frame))
+        numbers, categories = contract.names(derived, len(frame))
+        matrix = contract.stack(*contract.matrices(derived, numbers, categories, predictor.DTYPE))
+        return cls(derived, numbers, categories, matrix, frame[TARGET].to_numpy())
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A model, and what it takes."""
+
+    model: Any
+    classes: list[Any] | None
+    """The labels in the order of the probabilities; None for a regression."""
+    numbers: list[str]
+    categories: list[str]
+
+    def scores(self, matrix: np.ndarray) -> np.ndarray:
+        """Probabilities (n, k) or values (n,) of a table's rows; UserError if it refuses any."""
+        predict = self.model.predict if self.classes is None else self.model.predict_proba
+        try:
+            return np.asarray(predict(matrix))
+        except ValueError as error:
+            raise UserError(
+                f"project/model.py: the model has no answer for rows it has not seen: "
+                f"{reason(error)}; let it take such values, as OneHotEncoder does with "
+                "handle_unknown='ignore'"
+            ) from None
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Rows in order of time, the newest of which were scored by models that had not seen them."""
+
+    frame: pd.DataFrame
+    table: Table
+    first: int
+    """The first row that was scored."""
+    window: int
+    """How many of the newest rows the best procedure is fitted on."""
+    classes: list[Any] | None
+    scores: np.ndarray
+    """Of the rows from `first` on, by the best procedure: (m, k) or (m,)."""
+    blocks: int
+    """How many models scored them, each a block."""
+    tried: dict[int, float]
+    """The main metric of each window that was tried, by its rows."""
+
+    @property
+    def late(self) -> pd.DataFrame:
+        """The rows that were scored."""
+        return self.frame.iloc[self.first :]
+
+    @cached_property
+    def actual(self) -> np.ndarray:
+        """Their labels as the metrics take them, (m,)."""
+        return codes(self.late[TARGET], self.classes)
+
+    @property
+    def fitted_on(self) -> Columns:
+        """What `refit` fits on: the derived columns of the window."""
+        return {name: column[-self.window :] for name, column in self.table.derived.items()}
+
+    def refit(self, seed: int) -> Fitted:
+        """The model of the best procedure, fitted on the newest rows, judged ones included."""
+        rows = len(self.frame)
+        return fit(self.table, max(0, rows - self.window), rows, seed)
+
+
+def judge(frame: pd.DataFrame, settings: Train, unseen: int = 0) -> Judged:
+    """Scores the newest rows of a snapshot by models fitted on the rows before them.
+
+    The newest share `train.holdout` is judged; where that is not all new to the model in place,
+    only the newest `unseen` rows are. Of each window of `train.windows` that knows every class,
+    the one whose main metric is best is taken. Raises UserError where nothing can be fitted, or
+    where the metric is not defined on the rows that judge.
+    """
+    used = frame.iloc[-settings.window :] if settings.window else frame
+    share = settings.holdout
+    if 0 < unseen < share * len(used):
+        share = unseen / len(used)
+    early, late = project.split(used, share)
+    used, first = pd.concat([early, late]), len(early)
+    if not first or not len(late):
+        raise UserError(
+            f"project/data.py: split gives {first:,} rows to train on and {len(late):,} to judge "
+            f"by, of {len(used):,}; both are needed"
+        )
+    table = Table.of(used)
+    classes = _classes(table)
+    edges = np.linspace(first, len(used), min(settings.folds, len(late)) + 1).round().astype(int)
+    blocks = list(zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True))
+    found: dict[int, np.ndarray] = {}
+    for window in _windows(table, settings):
+        scores = _forward(table, blocks, window / len(used), settings, classes)
+        if scores is not None:
+            found[window] = scores
+    actual = codes(used[TARGET].iloc[first:], classes)
+    with np.errstate(all="ignore"):
+        tried = {window: float(METRIC(actual, scores)) for window, scores in found.items()}
+    tried = {window: value for window, value in tried.items() if np.isfinite(value)}
+    if not tried:
+        raise UserError(
+            f"{MAIN} is not defined on the {len(late):,} newest rows, which judge the model: do "
+            "they hold one class only? Set train.holdout higher"
+        )
+    longest, best = max(tried), (max if GREATER_IS_BETTER else min)(tried, key=lambda w: tried[w])
+    if best != longest:  # by chance one of several is best: a shorter one must be so by its error
+        gain = metric.gain(actual, found[best], found[longest], groups_of(late))
+        best = best if gain.value > gain.error else longest
+    return Judged(used, table, first, best, classes, found[best], len(blocks), tried)
+
+
+def fit(table: Table, start: int, stop: int, seed: int) -> Fitted:
+    """Fits on the rows from `start` to `stop`; raises UserError where that is vain."""
+    model = build(
+        list(range(len(table.numbers))),
+        [len(table.numbers) + i for i in range(len(table.categories))],
+        seed,
+    )
+    labels = table.labels[start:stop]
+    if hasattr(model, "predict_proba") and len(pd.unique(labels)) < 2:
+        raise UserError(
+            f"{TARGET}: the {len(labels):,} rows to train on hold one class only, {labels[0]}; "
+            "get rows of the others"
+        )
+    try:
+        model.fit(table.matrix[start:stop], labels)
+    except ValueError as error:
+        raise UserError(f"project/model.py: cannot fit: {reason(error)}") from None
+    # Threads add up the trees in any order, and the last bit of a score would vary.
+    jobs = [name for name in model.get_params() if name.rpartition("__")[2] == "n_jobs"]
+    model.set_params(**dict.fromkeys(jobs, 1))
+    classes = model.classes_.tolist() if hasattr(model, "predict_proba") else None
+    return Fitted(model, classes, table.numbers, table.categories)
+
+
+def _classes(table: Table) -> list[Any] | None:
+    """The labels of a classification in the order in which scikit-learn keeps them."""
+    if hasattr(build([0], [], 0), "predict_proba"):
+        return np.unique(table.labels).tolist()
+    return None
+
+
+def _windows(table: Table, settings: Train) -> list[int]:
+    """Rows of the windows that are tried, the longest first: all of them know every class."""
+    rows = len(table.labels)
+    sizes = {max(round(share * rows), min(settings.min_rows, rows)) for share in settings.windows}
+    if _classes(table) is None:
+        return sorted(sizes, reverse=True)
+    every = len(pd.unique(table.labels))
+    known = [n for n in sizes if len(pd.unique(table.labels[rows - n :])) == every]
+    return sorted(known or [rows], reverse=True)
+
+
+def _forward(
+    table: Table,
+    blocks: list[tuple[int, int]],
+    share: float,
+    settings: Train,
+    classes: list[Any] | None,
+) -> np.ndarray | None:
+    """Each block's rows, scored by a model of the rows before; None if a shorter window is too
+    short to fit on, or to know what comes."""
+    parts = []
+    for start, stop in blocks:
+        window = max(round(share * start), min(settings.min_rows, start))
+        try:
+            fitted = fit(table, start - window, start, settings.seed)
+            scores = fitted.scores(table.matrix[start:stop])
+        except UserError:
+            if share < 1:
+                return None
+            raise
+        parts.append(aligned(scores, fitted.classes, classes))
+    return np.concatenate(parts)
+
+
+def aligned(scores: np.ndarray, given: list[Any] | None, wanted: list[Any] | None) -> np.ndarray:
+    """Probabilities (n, k) in the order of other classes; 0 for those the model does not know."""
+    if given is None or wanted is None or given == wanted:
+        return scores
+    full = np.zeros((len(scores), len(wanted)), dtype=scores.dtype)
+    for column, label in enumerate(given):
+        if label in wanted:
+            full[:, wanted.index(label)] = scores[:, column]
+    return full

@@ -1,0 +1,416 @@
+"""Rows to train on: loaded, validated against the contract, and kept as a snapshot.
+
+A snapshot is a Parquet file named by what it holds, and training reads nothing else: the same
+fingerprint is the same data, for ever.
+"""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from pydantic import ValidationError
+
+from .. import contract, values
+from ..console import console
+from ..contract import ALIASES, KINDS, NUMBERS, ROWS, TYPES, Columns
+from ..errors import UserError, reason, shown
+from ..files import sha256
+from ..project import data as project
+from ..project.features import KEY, TIME, Features
+from ..project.target import TARGET, target
+from ..serving.journal.store import Record, opened
+from ..settings import Settings
+from ..sources import plain
+
+SNAPSHOTS = Path("data/snapshots")
+CHUNK = 10_000
+RARE = 10
+"""Rows of the journal that make a class of a label which the source does not have."""
+SHOWN = 20
+FIELDS = list(Features.model_fields)
+ID = "_key" if KEY in KINDS else KEY
+"""The column that holds a row's key as text, as the journal does: KEY itself unless that is a
+feature, which stays as the contract reads it."""
+ARRIVAL = "_arrival"
+"""Without TIME, when a row came: a row of the journal when it got its label, before that those of
+the source, a microsecond each from 1970 on. A label that comes late moves no other row."""
+ROWS_END = pd.Timestamp("1971-01-01")
+TIMES = [name for name, kind in KINDS.items() if kind == "time"]
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """An immutable table: ID, TIME or ARRIVAL, the contract's columns, TARGET; by time.
+
+    The contract's columns hold what the contract made of the source: validated values.
+    """
+
+    path: Path
+    fingerprint: str
+    source: str
+    counts: dict[str, int] = field(default_factory=dict)
+    """What became of the rows that were read."""
+
+    def read(self) -> pd.DataFrame:
+        """The table."""
+        return pd.read_parquet(self.path)
+
+
+def snapshot(settings: Settings) -> Snapshot:
+    """Loads, validates and stores the labelled rows of the source and of the journal.
+
+    Raises UserError when the source cannot be read, breaks the contract or has too few rows.
+    """
+    uri = settings.data.uri or project.SOURCE
+    loaded = project.load(uri)
+    uri = shown(uri)
+    cleaned = clean(loaded, uri)
+    known = labelled(cleaned, uri)
+    frame = validated(known, uri)
+    counts = {
+        "read": len(loaded),
+        "cleaned_away": len(loaded) - len(cleaned),
+        "unlabelled": len(cleaned) - len(known),
+        "duplicates_kept": int(frame.duplicated().sum()),
+    }
+    if not TIME:
+        frame[ARRIVAL] = pd.to_datetime(np.arange(len(frame)), unit="us").as_unit("us")
+    if settings.data.journal and settings.journal.url:
+        from ..project.model import build  # which a loaded model does not need
+
+        told = journalled(settings, frame[TARGET], counts)
+        new = unknown(told, frame)
+        counts["journal_repeated"] = len(told) - len(new)
+        counts["journal_rare"] = 0
+        if len(new) and hasattr(build([0], [], 0), "predict_proba"):
+            odd = rare(new[TARGET], frame[TARGET])
+            counts["journal_rare"] = int(odd.sum())
+            new = new[~odd]
+        frame = pd.concat([frame, new], ignore_index=True) if len(new) else frame
+    said = [f"{n:,} {name.replace('_', ' ')}" for name, n in counts.items() if n]
+    if len(said) > 1:
+        console.print(f"{uri}: {', '.join(said)}; {len(frame):,} rows are kept", soft_wrap=True)
+    if len(frame) < settings.train.min_rows:
+        raise UserError(
+            f"{uri}: {len(frame)} labelled rows are too few to train on; at least "
+            f"{settings.train.min_rows} are needed (train.min_rows)"
+        )
+    frame = frame.sort_values(TIME or ARRIVAL, kind="stable", ignore_index=True)
+    frame.attrs = {"contract": contract.digest()}
+    return store(frame, uri, counts)
+
+
+def clean(frame: pd.DataFrame, uri: str, start: int = 0) -> pd.DataFrame:
+    """A table as it came, after `clean` of project/data.py where there is one.
+
+    Columns that are called by an alias of the contract can be found by the field's name, too; the
+    index says which row of the source it is, from `start` on. Raises UserError.
+    """
+    if not isinstance(frame, pd.DataFrame):
+        raise UserError(f"{uri}: load() in project/data.py gives no table; give a DataFrame")
+    frame = frame.set_axis(pd.RangeIndex(start, start + len(frame)))
+    if hook := getattr(project, "clean", None):
+        before = list(frame.columns)
+        try:
+            frame = hook(frame)
+        except KeyError as error:
+            raise UserError(
+                f"{uri}: has no column {error}, which clean() in project/data.py reads; it has "
+                f"{_listed(before)}"
+            ) from None
+        except Exception as error:
+            raise UserError(f"{uri}: clean() in project/data.py: {reason(error)}") from None
+        if not isinstance(frame, pd.DataFrame):
+            raise UserError(f"{uri}: clean() in project/data.py gives no table; return a DataFrame")
+        if not frame.index.is_unique:
+            frame = frame.reset_index(drop=True)
+    names = list(frame.columns)
+    if twice := sorted({str(name) for name in names if names.count(name) > 1}):
+        raise UserError(f"{uri}: has more than one column {', '.join(twice)}; rename or drop one")
+    called = {
+        name: next(filter(names.__contains__, aliases), name) for name, aliases in ALIASES.items()
+    }
+    return frame.assign(**{name: frame[alias] for name, alias in called.items() if alias in names})
+
+
+def require(frame: pd.DataFrame, wanted: list[str], uri: str, advice: str = "") -> None:
+    """Raises UserError when columns lack, which lists those that are there."""
+    if missing := [name for name in wanted if name not in frame]:
+        called = [ALIASES.get(name, [name])[0] for name in missing]
+        raise UserError(
+            f"{uri}: has no column {', '.join(called)}; it has {_listed(frame.columns)}{advice}"
+        )
+
+
+def _listed(names: Any) -> str:
+    names = [str(name) for name in names]
+    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" * (len(names) > SHOWN))
+
+
+def labelled(frame: pd.DataFrame, uri: str) -> pd.DataFrame:
+    """The columns that matter of the rows that have a label; raises UserError for what lacks."""
+    frame = frame.assign(**{TARGET: labels(frame, uri)})
+    wanted = list(dict.fromkeys([*filter(None, [KEY, TIME]), *FIELDS, TARGET]))
+    require(frame, wanted, uri)
+    frame = frame[wanted].dropna(subset=[TARGET]).infer_objects()
+    if frame.empty:
+        raise UserError(f"{uri}: no row has a {TARGET}")
+    if empty := [name for name in wanted if frame[name].isna().all()]:
+        raise UserError(f"{uri}: column {', '.join(empty)} holds no value in any row")
+    frame[TARGET] = values.labels(frame[TARGET], f"{uri}: {TARGET}")
+    frame = typed(frame, uri)
+    if TIME and (lacking := frame.index[frame[TIME].isna()]).size:
+        raise UserError(
+            f"{uri}: column {TIME}: {lacking.size:,} rows have no time, the first is row "
+            f"{lacking[0]}; TIME says when, so drop or fill them in clean() of project/data.py"
+        )
+    return frame
+
+
+def labels(frame: pd.DataFrame, uri: str) -> pd.Series:
+    """What project/target.py gives: one value a row; raises UserError where it does not."""
+    try:
+        found = target(frame)
+        if isinstance(found, pd.DataFrame) or (
+            not isinstance(found, pd.Series) and (not np.iterable(found) or np.ndim(found) > 1)
+        ):
+            raise UserError(
+                f"{uri}: project/target.py gives no column for {TARGET}; one target, one value a "
+                "row, is what a model here predicts"
+            )
+        if not isinstance(found, pd.Series):
+            found = pd.Series(found, index=frame.index)
+        return found.reindex(frame.index)
+    except UserError:
+        raise
+    except KeyError as error:
+        raise UserError(
+            f"{uri}: has no column {error}, which project/target.py reads; it has "
+            f"{_listed(frame.columns)}"
+        ) from None
+    except Exception as error:
+        raise UserError(
+            f"{uri}: project/target.py cannot compute {TARGET}: {reason(error)}"
+        ) from None
+
+
+def typed(frame: pd.DataFrame, uri: str) -> pd.DataFrame:
+    """The same table whatever source it came from: times without a zone, in UTC, and keys as texts.
+
+    Raises UserError naming column, row and value: of a time that is not ISO 8601, an integer that
+    float64 cannot hold, or a key that has lost digits.
+    """
+    if TIME and KINDS.get(TIME, "time") != "time":
+        raise UserError(
+            f"project/features.py: TIME is {TIME}, which is a {KINDS[TIME]} of Features; make it a "
+            "datetime, or name another column"
+        )
+    frame = frame.copy(deep=False)
+    if KEY and KEY in frame:  # before the feature of that name gets the contract's type
+        frame[ID] = values.keys(frame[KEY], f"{uri}: column {KEY}")
+    for name in {*TIMES, *filter(None, [TIME])} & {*frame.columns}:
+        frame[name] = values.times(frame[name], f"{uri}: column {name}")
+    for name in {*NUMBERS} & {*frame.columns}:
+        values.exact(frame[name], f"{uri}: column {name}")
+    return frame
+
+
+def journalled(settings: Settings, known: pd.Series, counts: dict[str, int]) -> pd.DataFrame:
+    """The newest labelled rows of the journal, as `validated` gives those of the source.
+
+    Those of every environment: an outcome is what really happened, whatever served the prediction.
+    Rows that do not fit the contract, or whose label is of another kind than the `known` ones, are
+    left out; `counts` gets how many there are of each.
+    """
+    most = settings.data.journal_rows
+    with opened(settings.journal.url) as journal:
+        records = journal.rows(labelled=True, limit=most + 1) if journal else []
+    if len(records) > most:
+        records = records[-most:]
+        console.print(
+            f"the journal holds more than {most:,} labelled rows; the newest {most:,} of them are "
+            "read (data.journal_rows)",
+            soft_wrap=True,
+        )
+    (kind,) = map(values.kind, known.iloc[:1].tolist())
+    parts, kept = [], []
+    for start in range(0, len(records), CHUNK):
+        rows, fitting = _fitting(records[start : start + CHUNK])
+        if kind == "true or false":  # JSON may say 1 for true
+            fitting = [
+                r._replace(outcome=bool(r.outcome)) if r.outcome in (0, 1) else r for r in fitting
+            ]
+        good = [i for i, record in enumerate(fitting) if values.kind(record.outcome) == kind]
+        parts.append(table([rows[i] for i in good]))
+        kept += [fitting[i] for i in good]
+    counts["journal"], counts["journal_unfit"] = len(records), len(records) - len(kept)
+    if counts["journal_unfit"]:
+        console.print(
+            f"{counts['journal_unfit']:,} rows of the journal do not fit the contract and are left "
+            "out",
+            soft_wrap=True,
+        )
+    if not kept:
+        return pd.DataFrame()
+    frame = plain(pd.concat(parts, ignore_index=True))
+    if ID:
+        named = frame[KEY] if KEY in KINDS else pd.Series([None] * len(kept), dtype="string")
+        own = values.keys(named, "the journal").tolist()
+        frame[ID] = pd.array(
+            [r.key or (r.id if pd.isna(k) else k) for r, k in zip(kept, own, strict=True)],
+            dtype="string",
+        )
+    at = [record.at if TIME else record.told for record in kept]
+    frame[TIME or ARRIVAL] = pd.Series(at, dtype="datetime64[us]")
+    frame[TARGET] = pd.Series([record.outcome for record in kept]).infer_objects()
+    if not TIME:  # labels that were written in one go came one after the other all the same
+        frame[ARRIVAL] += pd.to_timedelta(frame.groupby(ARRIVAL).cumcount(), unit="us")
+    return frame
+
+
+def rare(told: pd.Series, known: pd.Series) -> np.ndarray:
+    """Which labels of the journal, (n,), are of a class that fewer than RARE rows have.
+
+    A class that the source does not have may be a mistyped one: it is left out, and said, until it
+    comes more often.
+    """
+    counts = told.value_counts()
+    odd = [c for c in counts.index[counts < RARE] if c not in set(known.unique())]
+    if odd:
+        console.print(
+            f"{TARGET}: {', '.join(map(str, odd[:5]))} is no class of the source, and fewer than "
+            f"{RARE} rows of the journal have it: they are left out",
+            soft_wrap=True,
+        )
+    return told.isin(odd).to_numpy()
+
+
+def _fitting(records: list[Record]) -> tuple[list[Features], list[Record]]:
+    """The rows that fit the contract, and their records."""
+    while records:
+        try:
+            return contract.read([record.features for record in records]), records
+        except ValidationError as error:
+            bad = {e["loc"][0] for e in error.errors(include_url=False, include_input=False)}
+            records = [record for i, record in enumerate(records) if i not in bad]
+    return [], []
+
+
+def unknown(told: pd.DataFrame, frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the journal that the source does not have.
+
+    A row is known by its key and its time; where there is no time, by its key alone. The same key
+    and time twice in the journal is one row, too.
+    """
+    if not ID or told.empty:
+        return told
+    identity = [ID, *filter(None, [TIME])]
+    told = told.drop_duplicates(identity) if TIME else told
+    have = pd.MultiIndex.from_frame(frame[identity])
+    return told[~pd.MultiIndex.from_frame(told[identity]).isin(have)]
+
+
+def validated(frame: pd.DataFrame, uri: str) -> pd.DataFrame:
+    """The same table with the contract's columns as the contract reads them; raises UserError."""
+    made = pd.concat([table(part) for part in rows(frame, uri)], ignore_index=True)
+    frame = frame.reset_index(drop=True)
+    return frame.assign(**{name: plain(made)[name] for name in FIELDS})
+
+
+def table(rows: list[Features]) -> pd.DataFrame:
+    """Validated rows as a table, with types that hold for any part of it."""
+    made = {}
+    for name, kind in KINDS.items():
+        column = [row.__dict__[name] for row in rows]
+        if kind == "time":
+            column, dtype = [v and contract.utc(v) for v in column], "datetime64[us]"
+        elif kind == "category":
+            column, dtype = [v.value if isinstance(v, Enum) else v for v in column], "str"
+        elif TYPES[name] == {bool}:
+            dtype = "boolean"
+        else:
+            dtype = "Int64" if TYPES[name] <= {int, bool} else "float64"
+        made[name] = pd.Series(column, dtype=dtype)
+    return pd.DataFrame(made)
+
+
+def rows(frame: pd.DataFrame, uri: str) -> Iterator[list[Features]]:
+    """The rows as the contract reads them, a chunk at a time.
+
+    Raises UserError that counts every row that breaks the contract and shows the first 20.
+    """
+    bad: dict[int, str] = {}
+    for start in range(0, len(frame), CHUNK):
+        part = records(frame[FIELDS].iloc[start : start + CHUNK])
+        try:
+            yield ROWS.validate_python(part, by_alias=False, by_name=True)
+        except ValidationError as error:
+            for e in error.errors(include_url=False):
+                i, *where = e["loc"]
+                text = f"{'.'.join(map(str, where))}: {e['msg']} (got {values.cut(e['input'])})"
+                bad.setdefault(start + int(i), text)
+    if bad:
+        shown = [f"  row {frame.index[i]}: {text}" for i, text in sorted(bad.items())[:SHOWN]]
+        raise UserError(
+            f"{uri}: {len(bad):,} of {len(frame):,} rows break the contract in "
+            f"project/features.py; the first {len(shown)}:\n" + "\n".join(shown)
+        )
+
+
+def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows as plain Python values, None where missing."""
+    columns = [values.plain(frame[name]) for name in frame.columns]
+    return [dict(zip(frame.columns, row, strict=True)) for row in zip(*columns, strict=True)]
+
+
+def columns(frame: pd.DataFrame, uri: str = "the snapshot") -> Columns:
+    """The raw columns of a table, through the contract; of a snapshot, which went through it."""
+    if frame.attrs.get("contract") == contract.digest():
+        return contract.from_frame(frame)
+    parts = [contract.columns(part) for part in rows(frame, uri)]
+    return {name: np.concatenate([part[name] for part in parts]) for name in KINDS}
+
+
+def until(frame: pd.DataFrame) -> str | int:
+    """When the newest row came, as a manifest keeps it and `later` takes it."""
+    newest = frame[TIME or ARRIVAL].max()
+    if TIME or newest > ROWS_END:
+        return newest.isoformat(timespec="microseconds")
+    return newest.value // 1000
+
+
+def later(frame: pd.DataFrame, until: str | int | None) -> np.ndarray:
+    """Which rows came after `until`, as a manifest gives it."""
+    if until is None:
+        return np.ones(len(frame), dtype=bool)
+    return frame[TIME or ARRIVAL].to_numpy("datetime64[us]") > np.datetime64(until, "us")
+
+
+def store(frame: pd.DataFrame, source: str, counts: dict[str, int] | None = None) -> Snapshot:
+    """Writes the table under the name of its content; a table that is there is left as it is."""
+    SNAPSHOTS.mkdir(parents=True, exist_ok=True)
+    draft = SNAPSHOTS / f".{os.getpid()}.tmp"
+    try:
+        frame.to_parquet(draft, index=False)
+        fingerprint = sha256(draft)[:32]
+        path = SNAPSHOTS / f"{fingerprint}.parquet"
+        if not path.exists():
+            draft.rename(path)
+    finally:
+        draft.unlink(missing_ok=True)
+    return Snapshot(path, fingerprint, source, counts or {})
+
+
+def find(fingerprint: str) -> Snapshot:
+    """An earlier snapshot by its fingerprint, or the beginning of it; raises UserError."""
+    found = sorted(SNAPSHOTS.glob(f"{fingerprint}*.parquet"))
+    if len(found) != 1:
+        raise UserError(
+            f"{fingerprint}: names {len(found) or 'no'} snapshots in {SNAPSHOTS}; run `make data`"
+        )
+    return Snapshot(found[0], found[0].stem, str(found[0]))
