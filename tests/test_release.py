@@ -186,18 +186,50 @@ def test_each_release_seeded_what_the_interface_asks_for(tag, problem, releases,
         assert asked <= names(ast.parse(text)), module
 
 
-@pytest.mark.parametrize("problem", AXES["problem"])
+def imported(path: Path) -> set[tuple[str, str]]:
+    """What a seed asks of the package: modules, as their path below it, and names in them."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {(name.name, "") for name in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            place = f"{PACKAGE}/project".split("/")[1 : 4 - node.level] if node.level else []
+            module = ".".join([*place, *([node.module] if node.module else [])])
+            found |= {(module, name.name) for name in node.names}
+    package = PACKAGE.removeprefix("src/")
+    return {(m.partition(".")[2], name) for m, name in found if m.split(".")[0] == package}
+
+
+def resolves(package: Path, module: str, name: str) -> bool:
+    """Whether there is such a module in a package, and the name in it, or as a module below it."""
+    place = package.joinpath(*module.split(".")) if module else package
+    if not name or any((place / n).exists() for n in (f"{name}.py", f"{name}/__init__.py")):
+        return place.is_dir() or place.with_suffix(".py").exists()
+    file = place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
+    tree = ast.parse(file.read_text() if file.exists() else "")
+    handed_on = {
+        n.asname or n.name for i in tree.body if isinstance(i, ast.ImportFrom) for n in i.names
+    }
+    return name in names(tree) | handed_on
+
+
 @pytest.mark.parametrize("tag", SUPPORTED)
-def test_what_the_seeds_of_each_release_import_is_where_it_was(tag, problem, releases, tmp_path):
-    project = project_of(releases, tag, tmp_path / "project", problem=problem)
-    asked = set()
-    for path in (project / PACKAGE / "project").glob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.ImportFrom) and node.level == 2:
-                asked |= {(node.module, name.name) for name in node.names}
-    assert ("sources", "read") in asked
-    for module, name in asked:
-        assert name in names(ast.parse((ROOT / SOURCE / f"{module}.py").read_text())), module
+def test_what_the_seeds_of_each_release_import_is_there_after_an_update(tag, releases, tmp_path):
+    seeds, asked = set(), set()
+    for problem in AXES["problem"]:
+        project = project_of(releases, tag, tmp_path / problem, problem=problem)
+        make_update(project)
+        for path in [*project.glob("src/*/project/*.py"), *project.glob("tests/project/*.py")]:
+            seeds.add(path.relative_to(project).as_posix())
+            for module, name in imported(path):
+                asked.add((module, name))
+                assert resolves(project / PACKAGE, module, name), f"{path}: {module} {name}"
+    assert {("sources", "read"), ("contract", "derive"), ("project.features", "Features")} <= asked
+    listed = git(ROOT, "ls-tree", "-r", "--name-only", RELEASES[tag], "template").splitlines()
+    listed = [re.sub(r"{% if [^%]*%}\.{% endif %}/", "", path) for path in listed]
+    listed = [path.replace("{{ package }}", "flight_delays") for path in listed]
+    every = {re.sub(r"^template/|\.jinja$", "", path) for path in listed if "/project/" in path}
+    assert seeds == every, "an overlay was not looked at"
 
 
 def test_nothing_else_of_project_is_asked_for():
