@@ -12,9 +12,8 @@ from harness import ROOT, commit, copy, edit, files, git, is_yours, make_update,
 from releases import RELEASES, SUPPORTED, history
 
 TABLE = yaml.safe_load((ROOT / "template/scripts/moves.yml").read_text())
-BACK = re.search(
-    r"## Go back.*?```sh\n(.*?)\n```", (ROOT / "docs/update.md").read_text(), re.DOTALL
-)
+PAGE = (ROOT / "docs/update.md").read_text()
+BACK = re.search(r"## Go back.*?```sh\n(.*?)\n```", PAGE, re.DOTALL)
 SOURCE, PACKAGE = Path("template/src/{{ package }}"), Path("src/flight_delays")
 LINES = "".join(f"{name} = {n}\n\n\n" for n, name in enumerate("ABCDEF"))
 MOVES = """
@@ -295,17 +294,29 @@ def releases(tmp_path_factory) -> Path:
     return history(tmp_path_factory.mktemp("releases") / "ciclo")
 
 
-@pytest.mark.parametrize("answers", [{}, OTHER], ids=["default", "other"])
-@pytest.mark.parametrize("own", [True, False], ids=["own-script", "new-script"])
+@pytest.mark.parametrize(
+    ("way", "answers"),
+    [
+        ("its own script", {}),
+        ("its own script, committed", OTHER),
+        ("the newer script", {}),
+        ("the newer script", OTHER),
+    ],
+    ids=["own", "own-committed", "newer", "newer-other"],
+)
 @pytest.mark.parametrize("tag", SUPPORTED)
-def test_no_edit_of_any_file_of_a_release_is_lost(tag, own, answers, releases, tmp_path):
+def test_no_edit_of_any_file_of_a_release_is_lost(tag, way, answers, releases, tmp_path):
     """With the script that the release has, and once more with the newer one that it brings; and
     as if the release had had that one."""
     project = copy(releases, tmp_path / "project", tag, **answers)
     marks = mark(project)
     commit(project)
-    if own:
+    if way != "the newer script":
         as_released(project, tag)
+    if way == "its own script, committed":
+        commit(project)
+        (taken_back,) = re.findall("`git (reset --soft .*?)`", PAGE)
+        git(project, *taken_back.split())
     report = make_update(project)
     assert (report["from"], report["to"]) == (tag, "v9.0.0")
     fresh, shown = files(copy(releases, tmp_path / "fresh", **answers)), status(project)
