@@ -1,5 +1,6 @@
 """Law 5 where files move: an edit is in force in the file's new place, or git shows a conflict."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -8,7 +9,19 @@ from pathlib import Path
 
 import pytest
 import yaml
-from harness import ROOT, commit, copy, edit, files, git, is_yours, make_update, script, snapshot
+from harness import (
+    ROOT,
+    commit,
+    copy,
+    edit,
+    files,
+    git,
+    is_yours,
+    make_update,
+    script,
+    snapshot,
+    update,
+)
 from releases import RELEASES, SUPPORTED, history
 
 TABLE = yaml.safe_load((ROOT / "template/scripts/moves.yml").read_text())
@@ -261,6 +274,24 @@ def test_the_script_of_the_newer_version_updates(edited, made, tmp_path, monkeyp
     assert (" are new, yours are as they were" in said) == (not edited)
     assert said.count("To go back") == (not edited)
     assert f"with your edit, to {PACKAGE}/phase/first.py" in said
+
+
+@pytest.mark.parametrize("told", [None, "elsewhere", "moved"])
+def test_only_an_update_that_ended_and_knew_no_moves_is_finished(told, made, project):
+    """Not one that was stopped halfway, nor a second time: the tree is not clean."""
+    update(project)  # all but the report, which the script writes last
+    report = {"from": "v1.0.0", "to": "v9" if told == "elsewhere" else "v1.1.0"}
+    if told:
+        (project / "reports").mkdir()
+        found = report | ({"moved": {}} if told == "moved" else {})
+        (project / "reports/update.json").write_text(json.dumps(found))
+    before = files(project)
+    with pytest.raises(Exception, match="files are not committed"):
+        make_update(project)
+    assert files(project) == before
+    (project / "reports").mkdir(exist_ok=True)
+    (project / "reports/update.json").write_text(json.dumps({"from": "v1.0.0", "to": "v1.1.0"}))
+    assert make_update(project)["moved"] == {}
 
 
 def mark(project: Path) -> dict[str, str]:
