@@ -1,7 +1,8 @@
 """Makes a release: `make release VERSION=1.2.0`.
 
 It refuses a tree that is not clean, not on main, or that any test fails on. The version is written
-in one place, the heading of CHANGELOG.md, and in git as the tag that Copier reads.
+in one place, the heading of CHANGELOG.md, and in git as the tag that Copier reads. The commit after
+it adds both to tests/releases.txt, from which the tests know the releases where there are no tags.
 """
 
 import os
@@ -12,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 CHANGELOG = Path("CHANGELOG.md")
+RELEASES = Path("tests/releases.txt")
 NEXT = "## Unreleased\n"
 TODO = "**To do**"
 VERSION = re.compile(r"(0|[1-9]\d*)(\.(0|[1-9]\d*)){2}")
@@ -41,8 +43,11 @@ def release(version: str) -> None:
         raise Refused(f"the tree is not clean ({dirty.splitlines()[0].strip()}); commit first")
     if (branch := git("branch", "--show-current").strip()) != "main":
         raise Refused(f"this is {branch or 'no branch'}; releases are made on main")
-    tags = [tag[1:] for tag in git("tag", "--list", "v*").split() if VERSION.fullmatch(tag[1:])]
-    last = max((number(tag) for tag in tags), default=(0, 0, 0))
+    listed = [line.split()[0] for line in RELEASES.read_text().splitlines()]
+    tags = [tag for tag in git("tag", "--list", "v*").split() if VERSION.fullmatch(tag[1:])]
+    if lost := [tag for tag in tags if tag not in listed]:
+        raise Refused(f"{RELEASES}: {lost[0]} is missing; add `{lost[0]} <its commit>` and commit")
+    last = max((number(tag[1:]) for tag in listed), default=(0, 0, 0))
     tested = git("rev-parse", "HEAD")
     if new <= last:
         raise Refused(f"VERSION={version}: must be above {'.'.join(map(str, last))}")
@@ -63,6 +68,9 @@ def release(version: str) -> None:
     CHANGELOG.write_text(text.replace(NEXT, heading, 1))
     git("commit", "--quiet", "--message", f"Release {version}", str(CHANGELOG))
     git("tag", "--annotate", f"v{version}", "--message", f"Release {version}")
+    with RELEASES.open("a") as file:
+        file.write(f"v{version} {git('rev-parse', 'HEAD')}")
+    git("commit", "--quiet", "--message", f"Releases: {version} is one", str(RELEASES))
     print(f"v{version} is made; publish it: git push origin main v{version}")
 
 

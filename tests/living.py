@@ -199,11 +199,16 @@ def turn(made: Project) -> None:
     quiet(made)
 
 
+def examples(made: Project) -> list[dict[str, Any]]:
+    """The rows that training left to try a server with."""
+    with (made.folder / "reports" / "example.csv").open() as file:
+        return [{k: v or None for k, v in row.items()} for row in csv.DictReader(file)]
+
+
 def foreseen(made: Project) -> None:
     """Traffic with labels, which the model that answers foresaw: of two classes, the one is where
     it found that likelier than elsewhere."""
-    with (made.folder / "reports" / "example.csv").open() as file:
-        rows = [{k: v or None for k, v in row.items()} for row in csv.DictReader(file)]
+    rows = examples(made)
     seen = [made.ask("POST", "/predictions", {"features": row}) for row in rows]
     labels = [answer["prediction"] for answer in seen]
     if chances := [answer["probabilities"] for answer in seen if "probabilities" in answer]:

@@ -7,6 +7,7 @@ import sys
 import pytest
 from harness import ROOT, commit, git
 
+LIST = "tests/releases.txt"
 MAKE = """#!/bin/sh
 echo "$*$VERSION" >>"$LOG"
 exit ${FAILS:-0}
@@ -20,6 +21,9 @@ def repository(tmp_path):
     made.mkdir()
     (made / "CHANGELOG.md").write_text("# Changes\n\n## Unreleased\n\nMore.\n\n## 1.0.0\n\nAll.\n")
     commit(made, "v1.0.0")
+    (made / "tests").mkdir()
+    (made / LIST).write_text(f"v1.0.0 {git(made, 'rev-parse', 'HEAD')}")
+    commit(made)
     tools = tmp_path / "bin"
     tools.mkdir()
     (tools / "make").write_text(MAKE)
@@ -48,7 +52,9 @@ def test_a_release_is_tested_written_once_and_tagged(repository):
     assert text.count("1.1.0") == 1
     assert "## 1.1.0 (20" in text
     assert "Unreleased" not in text
-    assert git(made, "describe", "--exact-match").strip() == "v1.1.0"
+    (tagged,) = git(made, "rev-list", "--max-count=1", "v1.1.0").split()
+    assert (made / LIST).read_text().splitlines()[1] == f"v1.1.0 {tagged}"
+    assert git(made, "diff", "--name-only", "v1.1.0", "HEAD").split() == [LIST]
     assert git(made, "status", "--porcelain") == ""
 
 
@@ -84,6 +90,18 @@ def test_a_tree_that_is_dirty_untested_or_elsewhere_is_refused(repository):
     assert git(made, "rev-parse", "HEAD") == before
     assert git(made, "status", "--porcelain") == ""
     assert git(made, "tag").split() == ["v1.0.0"]
+
+
+def test_a_release_that_is_not_listed_is_named(repository):
+    made, release = repository
+    git(made, "tag", "v1.0.1")
+    assert f"{LIST}: v1.0.1 is missing; add" in release("1.1.0")[1]
+
+
+def test_the_last_version_is_known_without_tags(repository):
+    made, release = repository
+    git(made, "tag", "--delete", "v1.0.0")
+    assert "must be above 1.0.0" in release("1.0.0")[1]
 
 
 def test_a_changelog_that_says_nothing_is_refused(repository):

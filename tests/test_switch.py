@@ -139,14 +139,15 @@ def without_keeping(project: Path, *choices: str) -> dict:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(project)
         module = script("update")
-        real = module.merge
+        real = module.settle
 
-        def forgetful(data: dict[str, str], old: Path) -> list[str]:
-            for name in real(data, old):
-                Path(name).unlink()
-            return []
+        def forgetful(*renders: Path | str) -> tuple[dict, dict]:
+            moved, kept = real(*renders)
+            for name in kept:
+                git(project, "rm", "--quiet", "--force", name)
+            return moved, {}
 
-        patch.setattr(module, "merge", forgetful)
+        patch.setattr(module, "settle", forgetful)
         module.main(*choices)
         return json.loads(module.REPORT.read_text())
 

@@ -23,6 +23,9 @@ from .errors import BundleError, Unreadable, UserError, passing, reason
 from .files import sha256
 
 ROWS = contract.ROWS
+FORMAT = 2
+"""Of the bundles written here. 1, which 0.1.0 wrote without saying so, has no probes, says neither
+`rows` nor `judged`, and its numbers are float32."""
 TOLERANCE = 1e-4
 NEEDED = ("examples.json", "reference.json")
 
@@ -43,6 +46,7 @@ class JudgedOn(BaseModel):
 class Manifest(BaseModel):
     """What a bundle is. The registry's version number is the name of its directory."""
 
+    format: int = 1
     name: str
     run: str
     """The tracking run that made it."""
@@ -219,6 +223,7 @@ def write(path: Path, manifest: Manifest, examples: Sequence[dict], reference: d
     (path / "examples.json").write_text(json.dumps(list(examples), allow_nan=False))
     (path / "reference.json").write_text(json.dumps(reference, allow_nan=False))
     manifest.files = {f.name: sha256(f) for f in sorted(path.iterdir())}
+    manifest.format = FORMAT
     (path / "manifest.json").write_text(manifest.model_dump_json(indent=2) + "\n")
     return load(path)
 
@@ -232,6 +237,7 @@ def load(path: Path, any_contract: bool = False) -> Bundle:
     Raises BundleError when it is wrong, and Unreadable when it could not be read, which may pass.
     """
     try:
+        _known(path)
         manifest = _manifest(path)
         if other := _changed(path, manifest):
             raise BundleError(f"{other}: is not the file that was registered; refused")
@@ -265,6 +271,20 @@ def load(path: Path, any_contract: bool = False) -> Bundle:
 
 def _unread(path: Path, error: Exception) -> Unreadable:
     return Unreadable(f"{path}: could not be read: {reason(error)}; try again")
+
+
+class _Format(BaseModel):
+    format: int = 1
+
+
+def _known(path: Path) -> None:
+    """Raises BundleError for a format that is newer than this code."""
+    found = _Format.model_validate_json((path / "manifest.json").read_bytes()).format
+    if found > FORMAT:
+        raise BundleError(
+            f"{path}: is of format {found}, and this code reads {FORMAT} at most; refused: update "
+            "the project (`make update`)"
+        )
 
 
 def _manifest(path: Path) -> Manifest:
