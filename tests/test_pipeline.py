@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 import yaml
 from harness import ROOT, commit, copy
-from pipelines import lint, verbs
+from pipelines import github, lint, verbs
 from variants import AXES
 
 PINNED = re.compile(
     r"uses: (\./\.github/actions/[a-z]+|[\w.-]+/[\w.-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+)$"
 )
-VERB = re.compile(r"make (?:-s )?([a-z-]+)(?: [A-Z]+=[\w./]+)*(?: >> \"\$GITHUB_OUTPUT\")?")
+VERB = re.compile(r"make (?:-s )?([a-z-]+)(?: [A-Z]+=[\w./]*)*(?: >> \"\$GITHUB_OUTPUT\")?")
 SAID = re.compile(r'echo "::(?:warning|error)::.*"|exit 1|python3 scripts/propose\.py')
 
 
@@ -98,6 +98,26 @@ def test_a_version_that_waits_for_approval_keeps_no_monitor_waiting(project):
     assert {name: job["concurrency"] for name, job in jobs.items() if name != "unregistered"} == {
         "monitor": "cycle", "cycle": "promote-staging", "production": "promote-production",
     }  # fmt: skip
+
+
+def test_secrets_are_given_to_verbs_and_never_to_a_pull_request(project):
+    """No action sees them, and the environment is made without."""
+    guard, given = "github.event_name != 'pull_request' && ", 0
+    for name, workflow in workflows(project).items():
+        runs = github(project)[name.removesuffix(".yml")].jobs
+        around = [workflow | {"jobs": {}}, *(j | {"steps": []} for j in workflow["jobs"].values())]
+        assert "secrets." not in str(around), name
+        for key, job in workflow["jobs"].items():
+            for step in job["steps"]:
+                secret = [v for v in step.get("env", {}).values() if "secrets." in v]
+                assert str(step).count("secrets.") == len(secret), "in env: alone"
+                if secret:
+                    given += 1
+                    assert re.match(r"make |python3 scripts/propose", step["run"])
+                    safe = "pull request" not in runs[key].runs
+                    safe = safe or "github.event_name != 'pull_request'" in step.get("if", "")
+                    assert safe or all(v.startswith("${{ " + guard) for v in secret), step
+    assert given > 9
 
 
 def test_jobs_are_bounded_and_have_no_rights(project):
