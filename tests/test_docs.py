@@ -109,6 +109,18 @@ def test_what_the_template_tells_agents_is_there():
         assert [*ROOT.glob(path), *ROOT.glob(f"template/**/{path}")], path
 
 
+def test_each_decision_is_in_the_index():
+    home = ROOT / "docs" / "decisions"
+    table = re.findall(
+        r"^\| (\d+) \| \[([^]]+)\]\(([^)]+)\)", (home / "README.md").read_text(), re.M
+    )
+    assert [name for *_, name in table] == sorted(path.name for path in home.glob("[0-9]*.md"))
+    for number, title, name in table:
+        text = (home / name).read_text()
+        assert text.startswith(f"# {number}. {title}")
+        assert re.findall("^## (.*)", text, re.M) == ["Context", "Decision", "Consequences"]
+
+
 @pytest.mark.parametrize("page", ["AGENTS.md", "template/AGENTS.md"])
 def test_agents_read_no_more_than_they_must(page):
     assert len((ROOT / page).read_text().splitlines()) <= 80
