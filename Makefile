@@ -52,6 +52,7 @@ test-run: $(READY) ## one of the projects that are run: ONLY=classification-uv-o
 
 constraints: $(READY) ## resolve anew what the projects are tested with, and test it
 	@.venv/bin/python scripts/constraints.py
+	@.venv/bin/python scripts/taken.py
 	@$(MAKE) --no-print-directory test
 
 release: $(READY) ## VERSION=1.2.0: test all, write the changelog's heading, tag

@@ -238,11 +238,18 @@ def expression(text: str, **known: Any) -> Any:
 
 
 def steps_of(job: dict[str, Any], folder: Path) -> Iterator[dict[str, Any]]:
-    """The steps of a job, those of templates in their place."""
+    """The steps of a job, those of templates in their place, with their parameters."""
     strategy = job.get("strategy", {}).get("runOnce", {}).get("deploy", {})
     for step in job.get("steps") or strategy["steps"]:
         if "template" in step:
-            yield from yaml.safe_load((folder / step["template"]).read_text())["steps"]
+            text = (folder / step["template"]).read_text()
+            of = {p["name"]: p.get("default") for p in yaml.safe_load(text).get("parameters", [])}
+            given = of | step.get("parameters", {})
+            assert None not in given.values()
+            assert given.keys() == of.keys()
+            for name, value in given.items():
+                text = text.replace(f"${{{{ parameters.{name} }}}}", value)
+            yield from yaml.safe_load(text)["steps"]
         else:
             yield step
 

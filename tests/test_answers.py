@@ -1,16 +1,12 @@
 """Bad answers: refused with what is allowed and an example, and nothing is written."""
 
 import itertools
-import keyword
-import re
 import subprocess
 import sys
 import tomllib
-from pathlib import Path
 
-import mypy
 import pytest
-from harness import ROOT, copy
+from harness import ROOT, copy, script
 from variants import AXES, QUESTIONS, main, refusal, variants
 
 LONG = "a" * 200
@@ -68,23 +64,14 @@ def test_hostile_texts_arrive_as_they_are(text, template, tmp_path):
     assert told["authors"] == [{"name": text}]
 
 
-def test_no_module_can_be_hidden():
-    """The reserved names cover Python's modules and keywords, and every dependency's."""
-    taken = set(QUESTIONS["taken"]["default"].split())
-    # This Python's, and those that mypy knows of every Python.
-    known = (Path(mypy.__file__).parent / "typeshed/stdlib/VERSIONS").read_text()
-    modules = {
-        *sys.stdlib_module_names,
-        *re.findall(r"^(\w+): 3\.\d+-(?:3\.1[1-9])?\s", known, re.M),
-    }
-    modules = {name for name in modules if not name.startswith("_")}
-    words = {word for word in [*keyword.kwlist, *keyword.softkwlist] if re.match("[a-z]", word)}
-    pinned = (ROOT / "template/constraints.txt").read_text()
-    packages = {
-        name.lower().replace("-", "_").replace(".", "_")
-        for name in re.findall(r"^([A-Za-z0-9._-]+)==", pinned, flags=re.MULTILINE)
-    }
-    assert sorted((modules | words | packages) - taken) == []
+def test_the_names_that_are_taken_are_made_anew():
+    """Python's modules and keywords, the dependencies, and the folders of a project."""
+    made = script("taken", ROOT / "scripts")
+    assert made.TAKEN.read_text() == made.taken(), "run .venv/bin/python scripts/taken.py"
+    names = set(made.taken().split())
+    assert names > {"idlelib", "imp", "annotationlib", "type", "match", "scikit_learn", "sklearn"}
+    assert names > {"scripts", "loadtest", "tests", "data"}
+    assert not names & {"x", "flights", "", "{{"}
 
 
 def test_the_command_line_refuses_too(template, tmp_path):

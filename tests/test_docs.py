@@ -7,15 +7,16 @@ import subprocess
 
 import pytest
 import yaml
-from harness import ROOT, commit, copy, edit, snapshot
+from harness import ROOT, commit, copy, edit, owners, snapshot
 from living import Project, blocks
 from variants import AXES, QUESTIONS, choices
 
 PAGES = [
     ROOT / "README.md",
+    ROOT / "AGENTS.md",
     ROOT / "CONTRIBUTING.md",
     ROOT / "SECURITY.md",
-    *ROOT.glob("docs/*.md"),
+    *ROOT.glob("docs/**/*.md"),
 ]
 LINK = re.compile(r"\]\((?!https?:|#)([^)#\s]+)")
 
@@ -70,10 +71,59 @@ def test_every_command_of_the_front_page_is_run_somewhere():
     """Its commands are those of the pages that the tests walk, or the repository's own verbs."""
     pages = [(ROOT / "docs" / name).read_text() for name in ("start.md", "update.md")]
     run = {line for page in pages for line in "".join(blocks(page, "sh")).splitlines()}
-    own = {"make demo", "make test", "make test-fast"}
-    for page in ("README.md", "CONTRIBUTING.md"):
+    own = {"make demo", "make lint", "make test", "make test-fast"}
+    for page in ("README.md", "CONTRIBUTING.md", "AGENTS.md"):
         for line in "".join(blocks((ROOT / page).read_text(), "sh")).splitlines():
             assert line in run | own, f"{page}: {line}"
+
+
+def named(text: str) -> tuple[set[str], set[str]]:
+    """The verbs and the paths that a page names in backticks, outside of its blocks."""
+    words = re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```$", "", text, flags=re.M | re.S))
+    verbs = {found[1] for word in words if (found := re.match(r"make ([a-z-]+)", word))}
+    path = re.compile(r"[\w.*-]+(/[\w.*-]*)+|[\w.-]*\.(?:md|py|mk|toml|txt|yml)")
+    return verbs, {word for word in words if path.fullmatch(word)}
+
+
+def test_what_a_project_tells_agents_is_there(renders):
+    """Its commands are run in test_run.py."""
+    for folder in renders.values():
+        page = (folder / "AGENTS.md").read_text()
+        verbs, paths = named(page)
+        told = subprocess.run(["make", "help"], cwd=folder, capture_output=True, text=True)
+        assert verbs > {"train", "promote"}
+        assert not verbs - set(re.findall(r"^  make ([a-z-]+)", told.stdout, re.M))
+        assert paths > {"src/*/project/", "cycle.py"}
+        for path in paths:  # what is made or added later has its row in docs/yours.md
+            is_there = [*folder.glob(path), *folder.glob(f"src/*/{path}")]
+            assert is_there or owners(f"{path}x" if path.endswith("/") else path), path
+
+
+def test_what_the_template_tells_agents_is_there():
+    verbs, paths = named((ROOT / "AGENTS.md").read_text())
+    own = set(re.findall(r"^([a-z-]+):.*## ", (ROOT / "Makefile").read_text(), re.M))
+    assert verbs > {"lint"}
+    assert not verbs - own - {"check"}, "check is a project's"
+    assert paths > {"copier.yml", "tests/engine/"}
+    for path in paths:
+        assert [*ROOT.glob(path), *ROOT.glob(f"template/**/{path}")], path
+
+
+def test_each_decision_is_in_the_index():
+    home = ROOT / "docs" / "decisions"
+    table = re.findall(
+        r"^\| (\d+) \| \[([^]]+)\]\(([^)]+)\)", (home / "README.md").read_text(), re.M
+    )
+    assert [name for *_, name in table] == sorted(path.name for path in home.glob("[0-9]*.md"))
+    for number, title, name in table:
+        text = (home / name).read_text()
+        assert text.startswith(f"# {number}. {title}")
+        assert re.findall("^## (.*)", text, re.M) == ["Context", "Decision", "Consequences"]
+
+
+@pytest.mark.parametrize("page", ["AGENTS.md", "template/AGENTS.md"])
+def test_agents_read_no_more_than_they_must(page):
+    assert len((ROOT / page).read_text().splitlines()) <= 80
 
 
 def test_every_action_is_pinned():

@@ -8,14 +8,31 @@ from typing import Any
 import pytest
 import yaml
 from harness import ROOT, commit, copy
-from pipelines import lint, verbs
+from pipelines import github, lint, verbs
 from variants import AXES
 
 PINNED = re.compile(
     r"uses: (\./\.github/actions/[a-z]+|[\w.-]+/[\w.-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+)$"
 )
-VERB = re.compile(r"make (?:-s )?([a-z-]+)(?: [A-Z]+=[\w./]+)*(?: >> \"\$GITHUB_OUTPUT\")?")
+VERB = re.compile(r"make (?:-s )?([a-z-]+)(?: [A-Z]+=[\w./]*)*(?: >> \"\$GITHUB_OUTPUT\")?")
 SAID = re.compile(r'echo "::(?:warning|error)::.*"|exit 1|python3 scripts/propose\.py')
+
+
+SCHEMAS = {
+    "github-workflows": "workflows/*.yml",
+    "github-actions": "actions/*/action.yml",
+    "dependabot": "dependabot.yml",
+    "github-issue-forms": "ISSUE_TEMPLATE/[!c]*.yml",
+    "github-issue-config": "ISSUE_TEMPLATE/config.yml",
+}
+
+
+def fit(folder: Path, *schemas: str) -> None:
+    """The files of each schema are there, and follow it."""
+    for name in schemas:
+        found = [str(path) for path in (folder / ".github").glob(SCHEMAS[name])]
+        assert found, name
+        lint("check-jsonschema", "--builtin-schema", f"vendor.{name}", *found)
 
 
 @pytest.fixture(scope="module", params=AXES["env_manager"])
@@ -43,17 +60,7 @@ def steps(project: Path) -> list[dict[str, Any]]:
 
 
 def test_schemas_and_audit_find_nothing(project):
-    github = project / ".github"
-    for schema, pattern in {
-        "vendor.github-workflows": "workflows/*.yml",
-        "vendor.github-actions": "actions/*/action.yml",
-        "vendor.dependabot": "dependabot.yml",
-        "vendor.github-issue-forms": "ISSUE_TEMPLATE/[!c]*.yml",
-        "vendor.github-issue-config": "ISSUE_TEMPLATE/config.yml",
-    }.items():
-        found = [str(path) for path in github.glob(pattern)]
-        assert found
-        lint("check-jsonschema", "--builtin-schema", schema, *found)
+    fit(project, *SCHEMAS)
     lint(
         "check-jsonschema", "--builtin-schema", "vendor.compose-spec", str(project / "compose.yaml")
     )
@@ -77,8 +84,7 @@ def test_what_is_not_registered_is_named_so(project):
 
 
 def test_our_own_workflows_are_sound_too():
-    own = [str(path) for path in ROOT.glob(".github/workflows/*.yml")]
-    lint("check-jsonschema", "--builtin-schema", "vendor.github-workflows", *own)
+    fit(ROOT, *(name for name in SCHEMAS if name != "github-actions"))
     lint("zizmor", "--offline", "--quiet", str(ROOT / ".github"))
 
 
@@ -98,6 +104,26 @@ def test_a_version_that_waits_for_approval_keeps_no_monitor_waiting(project):
     assert {name: job["concurrency"] for name, job in jobs.items() if name != "unregistered"} == {
         "monitor": "cycle", "cycle": "promote-staging", "production": "promote-production",
     }  # fmt: skip
+
+
+def test_secrets_are_given_to_verbs_and_never_to_a_pull_request(project):
+    """No action sees them, and the environment is made without."""
+    guard, given = "github.event_name != 'pull_request' && ", 0
+    for name, workflow in workflows(project).items():
+        runs = github(project)[name.removesuffix(".yml")].jobs
+        around = [workflow | {"jobs": {}}, *(j | {"steps": []} for j in workflow["jobs"].values())]
+        assert "secrets." not in str(around), name
+        for key, job in workflow["jobs"].items():
+            for step in job["steps"]:
+                secret = [v for v in step.get("env", {}).values() if "secrets." in v]
+                assert str(step).count("secrets.") == len(secret), "in env: alone"
+                if secret:
+                    given += 1
+                    assert re.match(r"make |python3 scripts/propose", step["run"])
+                    safe = "pull request" not in runs[key].runs
+                    safe = safe or "github.event_name != 'pull_request'" in step.get("if", "")
+                    assert safe or all(v.startswith("${{ " + guard) for v in secret), step
+    assert given > 9
 
 
 def test_jobs_are_bounded_and_have_no_rights(project):

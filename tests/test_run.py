@@ -1,8 +1,11 @@
 """Laws 6 and 9: projects live through the whole cycle, by the words of their own README."""
 
 import random
+import re
+import shlex
 
 import pytest
+from harness import ROOT
 from living import blocks, needs, on_a_slice, project, turn, walk
 from variants import covering, name, projects
 
@@ -30,7 +33,10 @@ def test_a_project_lives_by_its_readme(answers, disk):
     else:
         made.environment["PYTEST_XDIST_AUTO_NUM_WORKERS"] = "2"
     # The environment's manager changes no code, so its tests run once for each distinct code.
-    made.run("make check" if answers in distinct() else "make lint")
+    if answers in distinct():
+        walk(made, (made.folder / "AGENTS.md").read_text())  # make check, in the end
+    else:
+        made.run("make lint")
     assert not made.run("git status --porcelain --untracked-files=all -- . ':!locks'").strip()
     if answers == covering()[0]:
         said = made.run(
@@ -38,6 +44,7 @@ def test_a_project_lives_by_its_readme(answers, disk):
         )
         assert made.report("capacity")["rate"] > 0, said
         doctor(made)
+        installed(made)
 
     turn(made)
 
@@ -55,6 +62,16 @@ def doctor(made) -> None:
     said = made.run("make doctor", fails=True)
     assert "http://127.0.0.1:9" in said
     del made.environment["MLFLOW_TRACKING_URI"]
+
+
+def installed(made) -> None:
+    """No project may have the name of a module that it installs: scripts/taken.py knows it."""
+    code = "import importlib.metadata as m; print(*m.packages_distributions())"
+    found = made.run(f".venv/bin/python -c {shlex.quote(code)}").split()
+    names = {name for name in found if re.fullmatch("[a-z][a-z0-9_]*", name)}
+    taken = set((ROOT / "parts" / "taken.txt").read_text().split())
+    assert "sklearn" in names
+    assert names - taken <= {"flight_delays"}
 
 
 @pytest.mark.heavy(5)

@@ -189,7 +189,9 @@ class Run:
             return int(wanted is not None and wanted not in self.artifacts), []
         if "checkout" in step:
             return 0, []
-        plain = {k.upper().replace(".", "_"): v for k, v in own.items() if k not in self.secret}
+        plain = {
+            k.upper().replace(".", "_"): filled(v) for k, v in own.items() if k not in self.secret
+        }
         script = step["script"] if "script" in step else step["bash"]
         done = subprocess.run(
             ["bash", "--noprofile", "--norc", "-c", filled(script)],
