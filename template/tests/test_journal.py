@@ -67,8 +67,8 @@ def test_what_is_written_is_read(journal: Any) -> None:
     kept = journal.rows()
     now = datetime.now(UTC).replace(tzinfo=None)
     assert all(now - HOUR < row.written <= now for row in kept)
-    assert [row._replace(told=None, written=None) for row in kept] == records
-    assert [row.told is None for row in kept] == [row.outcome is None for row in records]
+    assert [row._replace(labelled_at=None, written=None) for row in kept] == records
+    assert [row.labelled_at is None for row in kept] == [row.outcome is None for row in records]
     assert journal.get("id3") == kept[3]
     assert journal.get("nobody") is None
 
@@ -214,7 +214,7 @@ def test_doctor_counts_the_labelled_rows_and_reads_none(
 
 def test_when_an_outcome_came_changes_only_with_it(journal: Any) -> None:
     def told() -> list[datetime]:
-        return [r.told for r in journal.rows()]
+        return [r.labelled_at for r in journal.rows()]
 
     def put(outcome: Any) -> None:
         journal.put_outcome("id0", outcome)  # by id, before its prediction
@@ -310,7 +310,7 @@ class Down(Journal):  # type: ignore[valid-type, misc]
 
 
 def written(n: int) -> bytes:
-    return package("serving.journal.tables").line(f"id{n}", None, START, "1", "digest", "{}", "{}")
+    return package("serving.journal.tables").line(f"id{n}", None, START, "1", "digest", {}, {})
 
 
 def test_down_and_back(
@@ -334,7 +334,7 @@ def test_down_and_back(
     journal.down = False
     wait_for(lambda: writer.waiting == 0)
     assert [r.id for r in journal.rows()] == [f"id{n}" for n in range(5)]
-    assert journal.get("id0").told <= came, "not when it could be written"
+    assert journal.get("id0").labelled_at <= came, "not when it could be written"
     wait_for(lambda: writer.up)
     assert any("written again" in text for text in tell(caplog, logging.WARNING))
     assert writer.add(written(9))

@@ -7,8 +7,6 @@ import logging
 from contextlib import suppress
 from pathlib import Path
 
-from pydantic_core import to_json
-
 from ..bundle import Bundle, load
 from ..errors import BundleError, Unreadable, passing, reason
 from .metrics import Metrics
@@ -31,8 +29,6 @@ class Served:
     def __init__(self, bundle: Bundle, metrics: Metrics) -> None:
         self.bundle = bundle
         self.predictions = metrics.predictions.labels(bundle.version)
-        self.start = b'"version":%s,' % to_json(bundle.version).replace(b"%", b"%%")
-        """What comes after the id in every answer, as a format."""
         self.known = {
             name: frozenset(summary["counts"]) | {""}
             for name, summary in bundle.reference.get("columns", {}).items()

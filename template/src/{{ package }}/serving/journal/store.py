@@ -16,10 +16,10 @@ from .tables import (
     ENVIRONMENT,
     INSERT,
     JOINED,
+    LABELLED_AT,
     MIGRATIONS,
     OUTCOME,
     SERIAL,
-    TOLD,
     line,
     outcome_line,
     stamp,
@@ -30,7 +30,7 @@ from .tables import PREDICTIONS as _P
 
 class Record(NamedTuple):
     """One prediction; `at` is the event's time, UTC with no zone; `outcome` is None until it is
-    known, and `told` says when it came (UTC), for the last time if it was changed.
+    known, and `labelled_at` says when it came (UTC), for the last time if it was changed.
     `environment` is the one that was served, empty where that is not known; `written` says when the
     prediction was written (UTC)."""
 
@@ -42,7 +42,7 @@ class Record(NamedTuple):
     features: dict[str, Any]
     prediction: dict[str, Any]
     outcome: Any = None
-    told: datetime | None = None
+    labelled_at: datetime | None = None
     environment: str = ""
     written: datetime | None = None
 
@@ -110,10 +110,7 @@ class Journal:
     def write(self, records: Iterable[Record]) -> None:
         """Adds predictions, and their outcomes where they have one (found by id)."""
         records = list(records)
-        lines = [
-            line(*r[:5], json.dumps(r.features), json.dumps(r.prediction), r.environment)
-            for r in records
-        ]
+        lines = [line(*r[:7], r.environment) for r in records]
         outcomes = [outcome_line(r.id, r.outcome) for r in records if r.outcome is not None]
         self.insert(lines, outcomes)
 
@@ -168,7 +165,7 @@ class Journal:
 
     def _select(self) -> Any:
         kept = [_P.c[name] for name in Record._fields[:7]]
-        return sa.select(*kept, OUTCOME, TOLD, ENVIRONMENT, _P.c.written).select_from(JOINED)
+        return sa.select(*kept, OUTCOME, LABELLED_AT, ENVIRONMENT, _P.c.written).select_from(JOINED)
 
     def _read(self, query: Any) -> list[Record]:
         read = json.loads
