@@ -29,7 +29,7 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
 
     def started(bundles: Path, url: str = "", **serving: Any) -> TestClient:
         settings = package("settings").load(journal={"url": url}, serving=serving)
-        journal = package("serving.journal.store").connect(url) if url else None
+        journal = package("serving.journal.store").journal_at(url) if url else None
         client = TestClient(package("serving.app").create_app(bundles, journal, settings))
         client.__enter__()
         running.append(client)

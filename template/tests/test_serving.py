@@ -52,7 +52,9 @@ def start(
         sections.setdefault("journal", {"url": journal_url})
         settings = package("settings").load(**sections)
         journal = (
-            package("serving.journal.store").connect(journal_url) if settings.journal.url else None
+            package("serving.journal.store").journal_at(journal_url)
+            if settings.journal.url
+            else None
         )
         app = package("serving.app").create_app(bundles, journal, settings)
         client = TestClient(app, raise_server_exceptions=False)

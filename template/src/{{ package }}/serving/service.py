@@ -1,6 +1,5 @@
 """From requests to answers: predicts, journals, and looks after what was predicted."""
 
-import logging
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from operator import attrgetter
@@ -22,8 +21,10 @@ from .metrics import Metrics
 from .middleware import new_ids
 from .schemas import PredictionRequest, StoredPrediction
 
-logger = logging.getLogger(__name__)
 _features = attrgetter("features")
+Requests = Sequence[PredictionRequest]
+Answer = dict[str, Any]
+"""`prediction`, and `probabilities` of a classification; `id` and `version` once it is recorded."""
 TIME_FEATURE = project.TIME if KINDS.get(project.TIME or "") == "time" else None
 
 
@@ -40,10 +41,7 @@ class Unanswerable(ValueError):
 
 
 class Service:
-    """What the routes answer with; all requests of an application share one.
-
-    An answer is a dict of `id`, `version` and what `predict.answers` gives.
-    """
+    """What the routes answer with; all requests of an application share one."""
 
     def __init__(
         self, live: Live, writer: Writer | None, metrics: Metrics, environment: str = ""
@@ -55,46 +53,45 @@ class Service:
     @property
     def served(self) -> Served:
         """What is served now; raises Unavailable where it is nothing."""
-        if self.live.served is None:
+        served = self.live.served
+        if served is None:
             raise Unavailable(self.live.reason)
-        return self.live.served
+        return served
 
-    def many(self, asked: Sequence[PredictionRequest]) -> list[dict[str, Any]]:
+    def many(self, requests: Requests) -> list[Answer]:
         """Answers for all rows or for none; raises Unanswerable naming the row."""
         served = self.served
-        found = self._answers(served, asked)
+        found = self._answers(served, requests)
         for i, answer in enumerate(found):
             if isinstance(answer, Unanswerable):
                 raise Unanswerable(f"rows.{i}: {answer}") from answer
             if isinstance(answer, Exception):
                 raise answer
-        return self._record(served, asked, found)  # type: ignore[arg-type]
+        return self._record(served, requests, found)  # type: ignore[arg-type]
 
-    def _gathered(self, asked: Sequence[PredictionRequest]) -> list[dict[str, Any] | Exception]:
+    def _gathered(self, requests: Requests) -> list[Answer | Exception]:
         served = self.served
-        found = self._answers(served, asked)
+        found = self._answers(served, requests)
         good = [i for i, answer in enumerate(found) if isinstance(answer, dict)]
-        recorded = self._record(served, [asked[i] for i in good], [found[i] for i in good])  # type: ignore
+        recorded = self._record(served, [requests[i] for i in good], [found[i] for i in good])  # type: ignore
         for i, answer in zip(good, recorded, strict=True):
             found[i] = answer
         return found
 
-    def _answers(
-        self, served: Served, asked: Sequence[PredictionRequest]
-    ) -> list[dict[str, Any] | Exception]:
+    def _answers(self, served: Served, requests: Requests) -> list[Answer | Exception]:
         """The answer of each row without its id, or why there is none."""
         try:
-            raw = columns([*map(_features, asked)])
+            raw = columns([*map(_features, requests)])
             derived = served.bundle.derived(raw)
             scores = served.bundle.scores_of(derived)
         except Exception as error:
-            if len(asked) > 1:  # one row must not spoil the others'
-                return [self._answers(served, [row])[0] for row in asked]
+            if len(requests) > 1:  # one row must not spoil the others'
+                return [self._answers(served, [row])[0] for row in requests]
             expected = isinstance(error, ArithmeticError | ValueError)
             return [Unanswerable(f"features: {reason(error)}") if expected else error]
         self._count_unseen(served, derived)
-        found: list[dict[str, Any] | Exception] = [*answers(served.bundle, scores)]
-        finite = np.isfinite(scores.reshape(len(asked), -1)).all(axis=1)
+        found: list[Answer | Exception] = [*answers(served.bundle, scores)]
+        finite = np.isfinite(scores.reshape(len(requests), -1)).all(axis=1)
         for i in np.flatnonzero(~finite):
             found[i] = Unanswerable("features: the model has no finite answer for these values")
         return found
@@ -106,22 +103,17 @@ class Service:
                 unseen = sum(value not in known for value in values)
                 self.metrics.unseen.labels(name).inc(unseen)
 
-    def _record(
-        self, served: Served, asked: Sequence[PredictionRequest], found: Sequence[dict[str, Any]]
-    ) -> list[dict[str, Any]]:
+    def _record(self, served: Served, requests: Requests, found: Sequence[Answer]) -> list[Answer]:
         """The answers with their ids, queued for the journal."""
-        served.predictions.inc(len(asked))
+        served.predictions.inc(len(requests))
         version, contract = served.bundle.version, served.bundle.manifest.contract
         now = datetime.now(UTC).replace(tzinfo=None)
-        ids = new_ids(len(asked))
+        ids = new_ids(len(requests))
         if self.writer is not None:
-            for id, row, answer in zip(ids, asked, found, strict=True):
+            for id, row, answer in zip(ids, requests, found, strict=True):
                 at = row.time or (TIME_FEATURE and row.features.__dict__[TIME_FEATURE])
-                when = utc(at) if at else now
-                self.writer.add(
-                    line(id, row.key, when, version, contract, row.features, answer,
-                         self.environment)
-                )  # fmt: skip
+                named = id, row.key, utc(at) if at else now, version, contract
+                self.writer.add(line(*named, row.features, answer, self.environment))
         return [{"id": id, "version": version} | a for id, a in zip(ids, found, strict=True)]
 
     # What was predicted. All of it raises NotFound where no journal is kept, and SQLAlchemy's error
@@ -167,7 +159,7 @@ class Service:
             raise Unavailable("the journal's queue is full; try again later")
 
     def _known(self, id: str) -> bool:
-        """Whether there is such a prediction; yes if the journal cannot be asked."""
+        """Whether there is such a prediction; yes if the journal cannot be requests."""
         writer = self._writer()
         try:
             return writer.holds(id) or writer.journal.get(id) is not None

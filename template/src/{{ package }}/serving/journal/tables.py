@@ -89,7 +89,7 @@ JOINED = PREDICTIONS.outerjoin(
     _BY_ID, (_BY_ID.c.ref == PREDICTIONS.c.id) & (_BY_ID.c.at == NEVER)
 ).outerjoin(_BY_KEY, (_BY_KEY.c.ref == PREDICTIONS.c.key) & (_BY_KEY.c.at == PREDICTIONS.c.at))
 """Predictions with their outcomes, which name them by id or by key and time."""
-OUTCOME: Any = sa.func.coalesce(_BY_ID.c.outcome, _BY_KEY.c.outcome)
+KNOWN_OUTCOME: Any = sa.func.coalesce(_BY_ID.c.outcome, _BY_KEY.c.outcome)
 LABELLED_AT: Any = sa.func.coalesce(_BY_ID.c.written, _BY_KEY.c.written)
 """When the outcome came."""
 ENVIRONMENT: Any = sa.func.coalesce(PREDICTIONS.c.environment, "")
