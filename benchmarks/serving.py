@@ -34,11 +34,11 @@ package, port, level = sys.argv[1:]
 schemas = import_module(package + ".serving.schemas")
 # As ours: what FastAPI looks for at each request where nobody traces is no part of the comparison.
 app = FastAPI(telemetry={"tracing": False, "metrics": False, "logs": False})
-answer = schemas.Answer(id="0" * 32, version="1", prediction=True,
-                       probabilities={"false": 0.7512345678901234, "true": 0.2487654321098766})
+answer = schemas.Prediction(id="0" * 32, version="1", prediction=True,
+                           probabilities={"false": 0.7512345678901234, "true": 0.2487654321098766})
 
 @app.post("/predictions")
-async def predict(body: schemas.Ask) -> schemas.Answer:
+async def predict(body: schemas.PredictionRequest) -> schemas.Prediction:
     return answer
 
 @app.get("/readyz")

@@ -87,6 +87,9 @@ def test_own_data_of_another_shape(disk):
         path.write_text(code)
     for test in (made.folder / "tests" / "project").glob("test_*.py"):
         test.unlink()
+    page = (ROOT / "docs" / "own-data.md").read_text()
+    (routes,) = [code for code in blocks(page, "python") if "project/routes.py" in code]
+    (made.folder / "src" / "iris" / "project" / "routes.py").write_text(routes)
     rows = flowers(900)
     lines = [f"{r['petal_length']},{r['colour'] or ''},{r['species']}" for r in rows]
     (made.folder / "data" / "iris.csv").write_text(
@@ -101,6 +104,9 @@ def test_own_data_of_another_shape(disk):
     species = [r["species"] for r in flowers(600, seed=1)]
     with made.running("make serve ENV=production"):
         made.traffic(features, species)
+        known, new = made.ask("POST", "/what-if", features[:1] * 2)
+        assert known == new
+        assert known["prediction"] in species
     made.run("make cycle")
     assert made.report("monitor")["verdict"] in ("ok", "warn")
     renamed = {"setosa": "virginica", "virginica": "versicolor", "versicolor": "setosa"}

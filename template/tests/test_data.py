@@ -440,7 +440,7 @@ def test_a_time_that_would_be_guessed_is_refused(given, said) -> None:
 
 def test_the_api_takes_no_number_for_a_time(another) -> None:
     own = another("at: datetime")
-    asks = own("serving.schemas").Ask
+    asks = own("serving.schemas").PredictionRequest
     assert asks.model_validate_json('{"features": {"at": "2024-01-01T00:00:00+01:00"}}')
     for at in ("1700000000", '"1700000000"', '"20230514"'):
         for body in ('{"features": {"at": AT}}', '{"features": {"at": "2024-01-01"}, "time": AT}'):
@@ -531,7 +531,7 @@ def test_names_that_are_no_identifiers_and_truths_as_texts(another) -> None:
     features = bundle.examples[0]["features"]
     assert list(features) == names
     assert bundle.manifest.numbers == ["price", "flag", "count"]
-    ask = own("serving.schemas").Ask.model_validate({"features": features})
+    ask = own("serving.schemas").PredictionRequest.model_validate({"features": features})
     journal = json.loads(ask.features.model_dump_json(by_alias=True))
     assert own("contract").read([journal])[0].price == features["Preço (R$)"]
     assert own("batch.score").score(bundle, "rows.csv", "out.csv") == 200

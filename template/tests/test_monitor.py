@@ -148,7 +148,7 @@ def test_moved_data_warn_and_do_not_retrain(world: World):
 
 def test_what_was_not_seen_is_unknown(world: World):
     rows = world.records(0, 12)
-    silent = [r._replace(outcome=None, told=None) for r in rows]
+    silent = [r._replace(outcome=None, labelled_at=None) for r in rows]
     for records, why in (
         ([], "version 1 has 0 labelled rows"),
         (silent[:20], "0 labelled rows"),
@@ -170,7 +170,7 @@ def test_what_was_promoted_lately_is_new_as_long_as_labels_come(world: World):
         assert seen.verdict == verdict, seen.reason
     late = rows[-1].at + timedelta(days=60)
     seen = Verdict("unknown", "", "production", "2")
-    waiting = [r._replace(outcome=None, told=None, at=late, written=late) for r in fresh * 3]
+    waiting = [r._replace(outcome=None, labelled_at=None, at=late, written=late) for r in fresh * 3]
     monitor.watch(seen, world.bundle, Rows(rows + waiting), RULES, late + timedelta(days=9))
     assert (seen.verdict, "labels stopped" in seen.reason) == ("unknown", True), seen.reason
 
@@ -179,8 +179,10 @@ def test_what_is_late_is_not_missing(world: World):
     """A busy service, whose newest rows wait for their labels as all rows did."""
     rows = world.records(0, 12)
     busy = [
-        r._replace(outcome=None, told=None) if r.told > rows[-1].at - timedelta(hours=1) else r
-        for r in [r._replace(told=r.written + timedelta(days=200)) for r in rows]
+        r._replace(outcome=None, labelled_at=None)
+        if r.labelled_at > rows[-1].at - timedelta(hours=1)
+        else r
+        for r in [r._replace(labelled_at=r.written + timedelta(days=200)) for r in rows]
     ]
     assert sum(r.outcome is None for r in busy) > len(rows) * 0.7
     assert judge(world, busy).verdict == "ok", judge(world, busy).reason

@@ -25,7 +25,7 @@ from .servers import SOURCE, Client, Server, free_port, own_settings, wait_for
 
 KINDS = package("contract").KINDS
 FIELDS = package("project.features").Features.model_fields
-TIME = package("serving.service").TIME
+TIME = package("serving.service").TIME_FEATURE
 
 
 def near(value: Any) -> Any:
@@ -52,7 +52,9 @@ def start(
         sections.setdefault("journal", {"url": journal_url})
         settings = package("settings").load(**sections)
         journal = (
-            package("serving.journal.store").connect(journal_url) if settings.journal.url else None
+            package("serving.journal.store").journal_at(journal_url)
+            if settings.journal.url
+            else None
         )
         app = package("serving.app").create_app(bundles, journal, settings)
         client = TestClient(app, raise_server_exceptions=False)
@@ -125,7 +127,8 @@ def test_rows_of_one_turn_share_a_run_and_are_not_mixed_up(
 
     service = package("serving.service")
     live = state(client).live
-    asks = [package("serving.schemas").Ask(features=e["features"]) for e in examples[:50]]
+    request = package("serving.schemas").PredictionRequest
+    asks = [request(features=e["features"]) for e in examples[:50]]
     mine = service.Service(live, None, state(client).metrics)
     sizes = []
     run = mine.one.run
@@ -136,11 +139,11 @@ def test_rows_of_one_turn_share_a_run_and_are_not_mixed_up(
 
     mine.one.run = counted
 
-    async def all_at_once() -> list[bytes]:
+    async def all_at_once() -> list[Any]:
         return await asyncio.gather(*(mine.one(ask) for ask in asks))
 
-    together = [json.loads(answer) for answer in asyncio.run(all_at_once())]
-    alone = [json.loads(mine._answers(live.served, [ask])[0]) for ask in asks]
+    together = asyncio.run(all_at_once())
+    alone = [mine._answers(live.served, [ask])[0] for ask in asks]
     assert sizes == [50]
     for one, other in zip(together, alone, strict=True):
         assert one["prediction"] == near(other["prediction"])
@@ -153,7 +156,7 @@ def test_one_row_without_an_answer_does_not_spoil_the_others(
 
     service = package("serving.service")
     mine = service.Service(state(client).live, None, state(client).metrics)
-    ask = package("serving.schemas").Ask(features=features)
+    ask = package("serving.schemas").PredictionRequest(features=features)
     poison = ask.model_copy()
     read = service.columns
 
@@ -170,9 +173,9 @@ def test_one_row_without_an_answer_does_not_spoil_the_others(
         return list(await asyncio.gather(*asked, return_exceptions=True))
 
     first, second, third = asyncio.run(three())
-    assert isinstance(first, bytes)
+    assert isinstance(first, dict)
     assert isinstance(second, service.Unanswerable)
-    assert isinstance(third, bytes)
+    assert isinstance(third, dict)
 
 
 @pytest.mark.parametrize(
@@ -483,7 +486,7 @@ def test_a_bare_number_is_no_time(client: TestClient, features: dict[str, Any], 
 
 
 def test_true_and_false_are_no_numbers(client: TestClient, features: dict[str, Any]) -> None:
-    for name in package("serving.schemas").NUMBERS:
+    for name in package("serving.schemas").NOT_BOOLEAN:
         answer = client.post("/predictions", json={"features": features | {name: True}})
         assert (answer.status_code, name in answer.text) == (422, True)
 

@@ -1,7 +1,9 @@
 """What project/ offers to the rest: these names, of these types. mypy holds your modules to it.
 
 They are the names that the first version seeded, so that an update never asks an older project for
-more. What a later version can use besides is optional: `getattr(module, name, default)`.
+more. What a later version can use besides is optional: `getattr(module, name, default)`, or a
+module that may be absent. There is one such: project/routes.py, whose `router: fastapi.APIRouter`
+holds routes of your own (see serving/own_routes.py).
 """
 
 from collections.abc import Callable, Mapping

@@ -14,7 +14,6 @@ from typing import Any
 import pandas as pd
 import sqlalchemy as sa
 from pydantic import TypeAdapter, ValidationError
-from pydantic_core import to_json
 
 from .. import contract
 from ..bundle import Bundle
@@ -69,8 +68,7 @@ def identified(
         features = row.model_dump_json(by_alias=True)
         told = f"{job.name}\n{i}\n{name}\n{when}\n{features}"
         ids.append(hashlib.sha256(told.encode()).hexdigest()[:32])
-        text = to_json(answer).decode()
-        made = line(str(ids[-1]), name, when or now, version, own, features, text, job.environment)
+        made = line(str(ids[-1]), name, when or now, version, own, row, answer, job.environment)
         lines.append(made.decode())
     table.insert(0, ID, pd.Series(ids, dtype=object))
     return table.assign(**{LINES: pd.Series(lines, dtype=object)})

@@ -254,7 +254,7 @@ def overdue(journal: Journal, env: str, now: datetime) -> str:
     written to when its label was.
     """
     known = journal.rows(environment=env, labelled=True, limit=1000)
-    pairs = [(r.written, r.told) for r in known if r.written and r.told]
+    pairs = [(r.written, r.labelled_at) for r in known if r.written and r.labelled_at]
     if not pairs:
         return ""
     newest = max(written for written, _ in pairs)

@@ -7,8 +7,6 @@ import logging
 from contextlib import suppress
 from pathlib import Path
 
-from pydantic_core import to_json
-
 from ..bundle import Bundle, load
 from ..errors import BundleError, Unreadable, passing, reason
 from .metrics import Metrics
@@ -31,8 +29,6 @@ class Served:
     def __init__(self, bundle: Bundle, metrics: Metrics) -> None:
         self.bundle = bundle
         self.predictions = metrics.predictions.labels(bundle.version)
-        self.start = b'"version":%s,' % to_json(bundle.version).replace(b"%", b"%%")
-        """What comes after the id in every answer, as a format."""
         self.known = {
             name: frozenset(summary["counts"]) | {""}
             for name, summary in bundle.reference.get("columns", {}).items()
@@ -50,24 +46,24 @@ class Live:
         self.served: Served | None = None
         self.reason = f"no model yet: nothing was promoted, or {bundles / POINTER} is not written"
         self._seen: tuple[int, Path] | None = None
-        self._told = 0
+        self._refused_at = 0
 
     async def watch(self) -> None:
         """Follows the pointer for as long as the application runs.
 
-        What could not be read is told once and tried again, ever less often.
+        What could not be read is logged once and tried again, ever less often.
         """
-        delay, told = LOOK, ""
+        delay, logged = LOOK, ""
         while True:
             try:
                 await self.look()
             except Exception as error:
-                if told != (told := reason(error)):
+                if logged != (logged := reason(error)):
                     traced = not (isinstance(error, Unreadable) or passing(error))
-                    logger.error("%s; what is served goes on", told, exc_info=traced)
+                    logger.error("%s; what is served goes on", logged, exc_info=traced)
                 delay = min(delay * 2, SLOWEST)
             else:
-                delay, told = LOOK, ""
+                delay, logged = LOOK, ""
             await asyncio.sleep(delay)
 
     async def look(self) -> None:
@@ -110,12 +106,12 @@ class Live:
         try:
             changed, why = note.stat().st_mtime_ns, note.read_text()
         except FileNotFoundError:
-            if self._told:
+            if self._refused_at:
                 self.metrics.refused.set(0)
-            self._told = 0
+            self._refused_at = 0
             return
-        if changed != self._told:
-            self._told = changed
+        if changed != self._refused_at:
+            self._refused_at = changed
             self._refuse(why)
 
     def _refuse(self, why: str) -> None:

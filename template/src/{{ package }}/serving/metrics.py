@@ -11,14 +11,14 @@ from prometheus_client.process_collector import ProcessCollector
 
 from .journal.queue import Writer
 
-REPORT = Path("reports/monitor.json")
+MONITOR_REPORT = Path("reports/monitor.json")
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 
 
 class Metrics:
     """The meters of one application, in a registry of its own."""
 
-    def __init__(self, writer: Writer | None, report: Path = REPORT) -> None:
+    def __init__(self, writer: Writer | None, report: Path = MONITOR_REPORT) -> None:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)

@@ -21,7 +21,7 @@ LOAD_TEST: ContextVar[bool] = ContextVar("load_test", default=False)
 """Whether the request being served says X-Load-Test: it is answered, and nothing of it is kept."""
 
 _BORN = f"{os.urandom(6).hex()}-"
-_numbers = count(1)
+_serial = count(1)
 
 
 def new_ids(n: int) -> list[str]:
@@ -62,7 +62,7 @@ class Edge:
                 coding = value
         if self.root_path:
             _behind(self.root_path, scope)
-        name = request.decode() if request else f"{_BORN}{next(_numbers)}"
+        name = request.decode() if request else f"{_BORN}{next(_serial)}"
         REQUEST.set(name)  # each request runs in a context of its own
         status, started = 500, False
 

@@ -18,7 +18,7 @@ from ..errors import UserError
 from ..settings import PACKAGE, Settings
 from . import logs
 from .app import create_app
-from .journal.store import connect
+from .journal.store import journal_at
 
 logger = logging.getLogger(__name__)
 FOLLOW = f"{PACKAGE}.serving.follow"
@@ -45,7 +45,7 @@ def listen(host: str, port: int) -> socket.socket:
 def run(bundles: Path, settings: Settings, listener: socket.socket, environment: str = "") -> None:
     """Answers until SIGTERM or SIGINT, then finishes what is under way and the journal."""
     logs.configure(settings.serving.log_level)
-    journal = connect(settings.journal.url) if settings.journal.url else None
+    journal = journal_at(settings.journal.url) if settings.journal.url else None
     config = uvicorn.Config(
         create_app(bundles, journal, settings, environment),
         log_config=None,

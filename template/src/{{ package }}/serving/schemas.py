@@ -4,7 +4,7 @@ import json
 from contextlib import suppress
 from datetime import datetime
 from math import isfinite
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -18,21 +18,24 @@ from pydantic import (
     field_validator,
 )
 
+from ..bundle import Manifest
 from ..contract import KINDS, iso, utc
 from ..predict import label
 from ..project.features import Features
 
-TIMES = [name for name, kind in KINDS.items() if kind == "time"]
+ISO_TIMES = [name for name, kind in KINDS.items() if kind == "time"]
 _SCHEMA = Features.model_json_schema(by_alias=False)["properties"]
-NUMBERS = [n for n, kind in KINDS.items() if kind == "number" and "boolean" not in str(_SCHEMA[n])]
+NOT_BOOLEAN = [
+    n for n, kind in KINDS.items() if kind == "number" and "boolean" not in str(_SCHEMA[n])
+]
 """Fields that hold numbers and no booleans."""
-SHOWN = 20
+CLASSES_SHOWN = 20
 """Classes named to who sends another."""
 TEXT = 10_000
 """Characters of a text in a request; the limit also makes pydantic refuse half a character."""
 
 
-def _label(value: Any) -> Any:
+def _storable(value: Any) -> Any:
     """A label as JSON has them, and as every database can keep them."""
     if isinstance(value, str):
         value.encode()  # raises for half a character, which JSON can spell
@@ -52,7 +55,7 @@ def label_for(outcome: Any, classes: list[Any] | None, new: bool = False) -> Any
     `classes` are those of the model, None for a regression. With `new` one that the model does not
     know is taken too, if it is of their type. Raises ValueError saying what is wrong.
     """
-    _label(outcome)
+    _storable(outcome)
     shown = json.dumps(outcome)[:50]
     if classes is None:
         if isinstance(outcome, str | bool):
@@ -65,7 +68,8 @@ def label_for(outcome: Any, classes: list[Any] | None, new: bool = False) -> Any
         if bool not in (kind, type(outcome)) and kind(outcome) == outcome:
             fits = kind(outcome)
     if fits is None or not new:
-        known = ", ".join(map(label, classes[:SHOWN])) + (", ..." if len(classes) > SHOWN else "")
+        more = ", ..." if len(classes) > CLASSES_SHOWN else ""
+        known = ", ".join(map(label, classes[:CLASSES_SHOWN])) + more
         hint = "" if fits is None else "; say new=true (make: NEW=1) if it is a new one"
         raise ValueError(f"{shown} is no class of the model ({known}){hint}")
     return fits
@@ -73,7 +77,7 @@ def label_for(outcome: Any, classes: list[Any] | None, new: bool = False) -> Any
 
 Label = Annotated[
     Any,
-    AfterValidator(_label),
+    AfterValidator(_storable),
     WithJsonSchema({"anyOf": [{"type": t} for t in ("boolean", "number", "string")]}),
 ]
 
@@ -91,42 +95,42 @@ Key = Annotated[str, StringConstraints(max_length=200, pattern=r"^[^\x00-\x1f\x7
 """A client's own name for what is predicted; control characters would break a database or a log."""
 
 
-def _number(value: Any) -> Any:
+def _no_boolean(value: Any) -> Any:
     """A number as it came; pydantic would take true for 1."""
     if value is True or value is False:
         raise ValueError("should be a number")
     return value
 
 
-class Row(Features):
+class RequestFeatures(Features):
     """The features; what no JSON or text can hold is refused, whatever the contract says of it."""
 
-    model_config = ConfigDict(allow_inf_nan=False, str_max_length=TEXT, title="Features")
-    if NUMBERS:
-        _number = field_validator(*NUMBERS, mode="before")(_number)
-    if TIMES:
-        _iso = field_validator(*TIMES, mode="before")(iso)
+    model_config = ConfigDict(allow_inf_nan=False, str_max_length=TEXT)
+    if NOT_BOOLEAN:
+        _no_boolean = field_validator(*NOT_BOOLEAN, mode="before")(_no_boolean)
+    if ISO_TIMES:
+        _iso = field_validator(*ISO_TIMES, mode="before")(iso)
 
 
 class _Closed(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
-class Ask(_Closed):
+class PredictionRequest(_Closed):
     """One row to predict."""
 
-    features: Row
+    features: RequestFeatures
     key: Key | None = Field(None, description="Your own name for it; a late outcome can use it.")
     time: When | None = Field(None, description="When it happened, if not a feature; or now.")
 
 
-class AskMany(_Closed):
+class BatchRequest(_Closed):
     """Rows to predict."""
 
-    rows: list[Ask] = Field(min_length=1)
+    rows: list[PredictionRequest] = Field(min_length=1)
 
 
-class Answer(BaseModel):
+class Prediction(BaseModel):
     """A prediction. `id` is its name at the other routes."""
 
     id: str
@@ -135,26 +139,26 @@ class Answer(BaseModel):
     probabilities: dict[str, float] | None = Field(None, description="Classification only.")
 
 
-class AnswerMany(BaseModel):
+class BatchPrediction(BaseModel):
     """Predictions in the order of the rows."""
 
-    predictions: list[Answer]
+    predictions: list[Prediction]
 
 
-class Outcome(_Closed):
+class OutcomeRequest(_Closed):
     """What really happened: a class that the model knows, or a number."""
 
     outcome: Label = Field(examples=[1])
 
 
-class Accepted(BaseModel):
+class AcceptedOutcome(BaseModel):
     """An outcome that will be in the journal."""
 
     id: str
     outcome: Label
 
 
-class Kept(Answer):
+class StoredPrediction(Prediction):
     """A prediction as the journal has it."""
 
     key: str | None
@@ -164,13 +168,34 @@ class Kept(Answer):
     outcome: Label | None
 
 
-class Erased(BaseModel):
-    """How many predictions there were."""
+class ErasedCount(BaseModel):
+    """How many predictions were erased."""
 
     predictions: int
 
 
-class Wrong(BaseModel):
+class Health(BaseModel):
+    """The process lives."""
+
+    status: Literal["live"] = "live"
+
+
+class Readiness(BaseModel):
+    """A model is served."""
+
+    status: Literal["ready"] = "ready"
+    version: str
+
+
+class ServedModel(Manifest):
+    """What is served: the version, the digest of its bundle, and what its manifest says."""
+
+    version: str
+    digest: str
+    files: dict[str, str] = Field({}, exclude=True)
+
+
+class RequestError(BaseModel):
     """One thing that is wrong with a request."""
 
     loc: list[str | int] = Field(description="Where: in the path, the query or the body.")
@@ -178,10 +203,10 @@ class Wrong(BaseModel):
     type: str
 
 
-class Problem(BaseModel):
+class ErrorResponse(BaseModel):
     """Why a request was refused."""
 
-    detail: str | list[Wrong]
+    detail: str | list[RequestError]
 
 
 _WHY = {
@@ -198,4 +223,4 @@ BODY = (400, 413, 415, 422)
 
 def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """How an operation may refuse a request, as FastAPI takes it for /docs."""
-    return {s: {"model": Problem, "description": _WHY[s]} for s in sorted(statuses)}
+    return {s: {"model": ErrorResponse, "description": _WHY[s]} for s in sorted(statuses)}

@@ -1,12 +1,12 @@
-"""From rows to answers and journal lines, for one row or many."""
+"""From requests to answers: predicts, journals, and looks after what was predicted."""
 
-import logging
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from operator import attrgetter
+from typing import Any
 
 import numpy as np
-from pydantic_core import to_json
+from sqlalchemy.exc import SQLAlchemyError
 
 from ..contract import KINDS, Columns, columns, utc
 from ..errors import reason
@@ -14,19 +14,26 @@ from ..predict import answers
 from ..project import features as project
 from .gather import Gather
 from .journal.queue import Writer
-from .journal.tables import line
+from .journal.store import Journal
+from .journal.tables import line, outcome_line
 from .live import Live, Served
 from .metrics import Metrics
 from .middleware import new_ids
-from .schemas import Ask
+from .schemas import PredictionRequest, StoredPrediction
 
-logger = logging.getLogger(__name__)
 _features = attrgetter("features")
-TIME = project.TIME if KINDS.get(project.TIME or "") == "time" else None
+Requests = Sequence[PredictionRequest]
+Answer = dict[str, Any]
+"""`prediction`, and `probabilities` of a classification; `id` and `version` once it is recorded."""
+TIME_FEATURE = project.TIME if KINDS.get(project.TIME or "") == "time" else None
 
 
-class NotReady(Exception):
-    """There is no model yet."""
+class Unavailable(Exception):
+    """There is no model yet, or no room in the journal: it may be tried again."""
+
+
+class NotFound(LookupError):
+    """There is no such prediction, or no journal."""
 
 
 class Unanswerable(ValueError):
@@ -34,7 +41,7 @@ class Unanswerable(ValueError):
 
 
 class Service:
-    """Predicts, counts and journals; all requests of an application share one."""
+    """What the routes answer with; all requests of an application share one."""
 
     def __init__(
         self, live: Live, writer: Writer | None, metrics: Metrics, environment: str = ""
@@ -43,53 +50,51 @@ class Service:
         self.environment = environment
         self.one = Gather(self._gathered)
 
-    def many(self, asked: Sequence[Ask]) -> list[bytes]:
-        """Answers (JSON) for all rows or for none; raises Unanswerable naming the row."""
-        served = self._served()
-        found = self._answers(served, asked)
+    @property
+    def served(self) -> Served:
+        """What is served now; raises Unavailable where it is nothing."""
+        served = self.live.served
+        if served is None:
+            raise Unavailable(self.live.reason)
+        return served
+
+    def many(self, requests: Requests) -> list[Answer]:
+        """Answers for all rows or for none; raises Unanswerable naming the row."""
+        served = self.served
+        found = self._answers(served, requests)
         for i, answer in enumerate(found):
             if isinstance(answer, Unanswerable):
                 raise Unanswerable(f"rows.{i}: {answer}") from answer
             if isinstance(answer, Exception):
                 raise answer
-        return self._record(served, asked, found)  # type: ignore[arg-type]
+        return self._record(served, requests, found)  # type: ignore[arg-type]
 
-    def _gathered(self, asked: Sequence[Ask]) -> list[bytes | Exception]:
-        served = self._served()
-        found = self._answers(served, asked)
-        good = [i for i, answer in enumerate(found) if isinstance(answer, bytes)]
-        if len(good) == len(asked):
-            return self._record(served, asked, found)  # type: ignore[arg-type,return-value]
-        recorded = self._record(served, [asked[i] for i in good], [found[i] for i in good])  # type: ignore
+    def _gathered(self, requests: Requests) -> list[Answer | Exception]:
+        served = self.served
+        found = self._answers(served, requests)
+        good = [i for i, answer in enumerate(found) if isinstance(answer, dict)]
+        recorded = self._record(served, [requests[i] for i in good], [found[i] for i in good])  # type: ignore
         for i, answer in zip(good, recorded, strict=True):
             found[i] = answer
         return found
 
-    def _served(self) -> Served:
-        if self.live.served is None:
-            raise NotReady(self.live.reason)
-        return self.live.served
-
-    def _answers(self, served: Served, asked: Sequence[Ask]) -> list[bytes | Exception]:
-        """The answer of each row without its id, as JSON, or why there is none."""
+    def _answers(self, served: Served, requests: Requests) -> list[Answer | Exception]:
+        """The answer of each row without its id, or why there is none."""
         try:
-            raw = columns([*map(_features, asked)])
+            raw = columns([*map(_features, requests)])
             derived = served.bundle.derived(raw)
             scores = served.bundle.scores_of(derived)
         except Exception as error:
-            if len(asked) > 1:  # one row must not spoil the others'
-                return [self._answers(served, [row])[0] for row in asked]
+            if len(requests) > 1:  # one row must not spoil the others'
+                return [self._answers(served, [row])[0] for row in requests]
             expected = isinstance(error, ArithmeticError | ValueError)
             return [Unanswerable(f"features: {reason(error)}") if expected else error]
         self._count_unseen(served, derived)
-        if np.isfinite(scores).all():
-            return [to_json(answer) for answer in answers(served.bundle, scores)]
-        finite = np.isfinite(scores.reshape(len(asked), -1)).all(axis=1).tolist()
-        none = Unanswerable("features: the model has no finite answer for these values")
-        return [
-            to_json(answers(served.bundle, scores[i : i + 1])[0]) if ok else none
-            for i, ok in enumerate(finite)
-        ]
+        found: list[Answer | Exception] = [*answers(served.bundle, scores)]
+        finite = np.isfinite(scores.reshape(len(requests), -1)).all(axis=1)
+        for i in np.flatnonzero(~finite):
+            found[i] = Unanswerable("features: the model has no finite answer for these values")
+        return found
 
     def _count_unseen(self, served: Served, derived: Columns) -> None:
         for name, known in served.known.items():
@@ -98,20 +103,65 @@ class Service:
                 unseen = sum(value not in known for value in values)
                 self.metrics.unseen.labels(name).inc(unseen)
 
-    def _record(self, served: Served, asked: Sequence[Ask], found: Sequence[bytes]) -> list[bytes]:
-        """Completes the answers with their ids, and queues them for the journal."""
-        served.predictions.inc(len(asked))
+    def _record(self, served: Served, requests: Requests, found: Sequence[Answer]) -> list[Answer]:
+        """The answers with their ids, queued for the journal."""
+        served.predictions.inc(len(requests))
         version, contract = served.bundle.version, served.bundle.manifest.contract
         now = datetime.now(UTC).replace(tzinfo=None)
-        ids = new_ids(len(asked))
+        ids = new_ids(len(requests))
         if self.writer is not None:
-            for id, row, answer in zip(ids, asked, found, strict=True):
-                at = row.time or (TIME and row.features.__dict__[TIME])
-                features = row.features.model_dump_json(by_alias=True)
-                when = utc(at) if at else now
-                text = answer.decode()
-                self.writer.add(
-                    line(id, row.key, when, version, contract, features, text, self.environment)
-                )
-        start = b'{"id":"%s",' + served.start
-        return [start % id.encode() + a[1:] for id, a in zip(ids, found, strict=True)]
+            for id, row, answer in zip(ids, requests, found, strict=True):
+                at = row.time or (TIME_FEATURE and row.features.__dict__[TIME_FEATURE])
+                named = id, row.key, utc(at) if at else now, version, contract
+                self.writer.add(line(*named, row.features, answer, self.environment))
+        return [{"id": id, "version": version} | a for id, a in zip(ids, found, strict=True)]
+
+    # What was predicted. All of it raises NotFound where no journal is kept, and SQLAlchemy's error
+    # where its database does not answer.
+
+    def _writer(self) -> Writer:
+        if self.writer is None:
+            raise NotFound("this server keeps no journal (journal.url is empty)")
+        return self.writer
+
+    def _journal(self) -> Journal:
+        """The journal, with all in it that was answered."""
+        writer = self._writer()
+        if writer.waiting:
+            writer.flush()
+        return writer.journal
+
+    def stored(self, id: str) -> StoredPrediction:
+        """A prediction with its features and its outcome; raises NotFound."""
+        record = self._journal().get(id)
+        if record is None:
+            raise NotFound(f"no prediction {id}")
+        values = record._asdict() | record.prediction | {"time": record.at.replace(tzinfo=UTC)}
+        return StoredPrediction(**values)
+
+    def erase(self, id: str) -> None:
+        """Erases a prediction and its outcomes; raises NotFound."""
+        if not self._journal().erase(id):
+            raise NotFound(f"no prediction {id}")
+
+    def erase_key(self, key: str) -> int:
+        """Erases all predictions of a key, and their outcomes; says how many there were."""
+        return self._journal().erase_key(key)
+
+    def put_outcome(self, id: str, outcome: Any, time: datetime | None = None) -> None:
+        """Queues an outcome: by the prediction's id or, with `time`, by the client's own key.
+
+        Raises NotFound for an id that the journal does not know, Unavailable where it has no room.
+        """
+        if time is None and not self._known(id):
+            raise NotFound(f"no prediction {id}")
+        if not self._writer().add_outcome(outcome_line(id, outcome, time and utc(time))):
+            raise Unavailable("the journal's queue is full; try again later")
+
+    def _known(self, id: str) -> bool:
+        """Whether there is such a prediction; yes if the journal cannot be requests."""
+        writer = self._writer()
+        try:
+            return writer.holds(id) or writer.journal.get(id) is not None
+        except SQLAlchemyError:
+            return True

@@ -265,7 +265,7 @@ def journalled(settings: Settings, known: pd.Series, counts: dict[str, int]) -> 
             [r.key or (r.id if pd.isna(k) else k) for r, k in zip(kept, own, strict=True)],
             dtype="string",
         )
-    at = [record.at if TIME else record.told for record in kept]
+    at = [record.at if TIME else record.labelled_at for record in kept]
     frame[TIME or ARRIVAL] = pd.Series(at, dtype="datetime64[us]")
     frame[TARGET] = pd.Series([record.outcome for record in kept]).infer_objects()
     if not TIME:  # labels that were written in one go came one after the other all the same

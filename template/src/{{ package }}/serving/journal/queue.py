@@ -19,6 +19,7 @@ from sqlalchemy.exc import DataError, IntegrityError
 
 from ...errors import reason
 from .store import Journal
+from .tables import line_start
 
 logger = logging.getLogger(__name__)
 BATCH = 1000
@@ -64,11 +65,11 @@ class Writer:
         return len(self.predictions) + len(self.outcomes)
 
     def add(self, line: bytes) -> bool:
-        """Queues a prediction (see journal.line); False when it was dropped."""
+        """Queues a prediction (see tables.line); False when it was dropped."""
         return self._add(self.predictions, line)
 
     def add_outcome(self, line: bytes) -> bool:
-        """Queues an outcome (see journal.outcome_line); False when there is no room."""
+        """Queues an outcome (see tables.outcome_line); False when there is no room."""
         return self._add(self.outcomes, line)
 
     def _add(self, queue: deque[bytes], line: bytes) -> bool:
@@ -79,15 +80,15 @@ class Writer:
                 queue.append(line)
             else:
                 self.dropped += 1
-            told, self._full = self._full, self._full or not fits
-        if not fits and not told:
+            said, self._full = self._full, self._full or not fits
+        if not fits and not said:
             waits = f"{self.waiting} lines, {self.bytes / 1e6:.1f} MB"
             logger.error("journal: queue is full (%s), new lines are dropped", waits)
         return fits
 
     def holds(self, id: str) -> bool:
         """Whether a prediction waits to be written."""
-        start = b'{"id":"%s"' % id.encode()
+        start = line_start(id)
         return any(line.startswith(start) for line in list(self.predictions))
 
     def start(self) -> None:

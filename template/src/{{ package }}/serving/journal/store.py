@@ -16,10 +16,10 @@ from .tables import (
     ENVIRONMENT,
     INSERT,
     JOINED,
+    KNOWN_OUTCOME,
+    LABELLED_AT,
     MIGRATIONS,
-    OUTCOME,
     SERIAL,
-    TOLD,
     line,
     outcome_line,
     stamp,
@@ -30,7 +30,7 @@ from .tables import PREDICTIONS as _P
 
 class Record(NamedTuple):
     """One prediction; `at` is the event's time, UTC with no zone; `outcome` is None until it is
-    known, and `told` says when it came (UTC), for the last time if it was changed.
+    known, and `labelled_at` says when it came (UTC), for the last time if it was changed.
     `environment` is the one that was served, empty where that is not known; `written` says when the
     prediction was written (UTC)."""
 
@@ -42,7 +42,7 @@ class Record(NamedTuple):
     features: dict[str, Any]
     prediction: dict[str, Any]
     outcome: Any = None
-    told: datetime | None = None
+    labelled_at: datetime | None = None
     environment: str = ""
     written: datetime | None = None
 
@@ -110,10 +110,7 @@ class Journal:
     def write(self, records: Iterable[Record]) -> None:
         """Adds predictions, and their outcomes where they have one (found by id)."""
         records = list(records)
-        lines = [
-            line(*r[:5], json.dumps(r.features), json.dumps(r.prediction), r.environment)
-            for r in records
-        ]
+        lines = [line(*r[:7], r.environment) for r in records]
         outcomes = [outcome_line(r.id, r.outcome) for r in records if r.outcome is not None]
         self.insert(lines, outcomes)
 
@@ -135,18 +132,17 @@ class Journal:
         labelled: bool | None = None,
         limit: int | None = None,
         since: datetime | None = None,
-        until: datetime | None = None,
         environment: str | None = None,
         every: int = 1,
     ) -> list[Record]:
-        """The newest `limit` by event time, since <= at < until, oldest first; ties as they came.
+        """The newest `limit` by event time, from `since` on, oldest first; ties as they came.
 
         With `every` one row of so many is read, spread evenly over all.
 
         `labelled`: True for those with an outcome only, False for those without, None for all.
         Rows that name no environment, as those of 0.1, count as production's.
         """
-        where = _within(version, labelled, since, until, environment)
+        where = _within(version, labelled, since, environment)
         where += [_P.c.seq % every == 0] if every > 1 else []
         newest = (_P.c.at.desc(), _P.c.seq.desc())
         return self._read(self._select().where(*where).order_by(*newest).limit(limit))[::-1]
@@ -156,11 +152,10 @@ class Journal:
         version: str | None = None,
         labelled: bool | None = None,
         since: datetime | None = None,
-        until: datetime | None = None,
         environment: str | None = None,
     ) -> int:
         """How many rows there are; the arguments are those of `rows`."""
-        where = _within(version, labelled, since, until, environment)
+        where = _within(version, labelled, since, environment)
         tables = _P if labelled is None else JOINED
         query = sa.select(sa.func.count()).select_from(tables).where(*where)
         with self.engine.connect() as connection:
@@ -168,7 +163,8 @@ class Journal:
 
     def _select(self) -> Any:
         kept = [_P.c[name] for name in Record._fields[:7]]
-        return sa.select(*kept, OUTCOME, TOLD, ENVIRONMENT, _P.c.written).select_from(JOINED)
+        later = KNOWN_OUTCOME, LABELLED_AT, ENVIRONMENT, _P.c.written
+        return sa.select(*kept, *later).select_from(JOINED)
 
     def _read(self, query: Any) -> list[Record]:
         read = json.loads
@@ -208,22 +204,20 @@ def _within(
     version: str | None,
     labelled: bool | None,
     since: datetime | None,
-    until: datetime | None,
     environment: str | None,
 ) -> list[Any]:
     """The conditions of `rows` and `count`."""
-    labels = OUTCOME.is_not(None) if labelled else OUTCOME.is_(None)
+    labels = KNOWN_OUTCOME.is_not(None) if labelled else KNOWN_OUTCOME.is_(None)
     tests = [
         version is None or _P.c.version == version,
         since is None or _P.c.at >= since,
-        until is None or _P.c.at < until,
         environment is None or tables.of(environment),
         labelled is None or labels,
     ]
     return [test for test in tests if test is not True]
 
 
-def connect(url: str) -> Journal:
+def journal_at(url: str) -> Journal:
     """The journal at a setting's URL, not yet asked; raises UserError when it can be none."""
     try:
         return Journal(url)
@@ -242,7 +236,7 @@ def opened(url: str) -> Iterator[Journal | None]:
     if not url:
         yield None
         return
-    journal = connect(url)
+    journal = journal_at(url)
     try:
         journal.engine  # noqa: B018 its first use connects
     except (OSError, sa.exc.SQLAlchemyError) as error:

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import sqlalchemy as sa
+from pydantic import BaseModel
 from pydantic_core import to_json
 
 WAIT = 10
@@ -38,7 +39,7 @@ INTO_PREDICTIONS = (
     "(id, key, at, version, contract, features, prediction, environment, written) "
 )
 INTO_OUTCOMES = "INSERT INTO outcomes (ref, at, outcome, written) "
-# The same outcome told again is no news: when it came stays.
+# The same outcome again is no news: when it came stays.
 UPSERT = (
     "ON CONFLICT (ref, at) DO UPDATE SET outcome = excluded.outcome, written = excluded.written "
     "WHERE outcomes.outcome <> excluded.outcome"
@@ -48,7 +49,7 @@ INSERT = {
         INTO_PREDICTIONS + "SELECT value->>'id', value->>'key', value->>'at', value->>'version', "
         "value->>'contract', value->>'features', value->>'prediction', "
         "value->>'environment', :now FROM json_each(:batch) WHERE true ON CONFLICT (id) DO NOTHING",
-        INTO_OUTCOMES + "SELECT value->>'ref', value->>'at', value->>'outcome', value->>'told' "
+        INTO_OUTCOMES + "SELECT value->>'ref', value->>'at', value->>'outcome', value->>'written' "
         "FROM json_each(:batch) WHERE true " + UPSERT,
     ),
     "postgresql": (
@@ -57,8 +58,8 @@ INSERT = {
         "FROM json_to_recordset(CAST(:batch AS json)) AS r (id text, "
         "key text, at timestamp, version text, contract text, features text, prediction text, "
         "environment text) ON CONFLICT (id) DO NOTHING",
-        INTO_OUTCOMES + "SELECT ref, at, outcome, told FROM json_to_recordset("
-        "CAST(:batch AS json)) AS r (ref text, at timestamp, outcome text, told timestamp) "
+        INTO_OUTCOMES + "SELECT ref, at, outcome, written FROM json_to_recordset("
+        "CAST(:batch AS json)) AS r (ref text, at timestamp, outcome text, written timestamp) "
         + UPSERT,
     ),
 }
@@ -87,9 +88,9 @@ _BY_ID, _BY_KEY = OUTCOMES.alias("by_id"), OUTCOMES.alias("by_key")
 JOINED = PREDICTIONS.outerjoin(
     _BY_ID, (_BY_ID.c.ref == PREDICTIONS.c.id) & (_BY_ID.c.at == NEVER)
 ).outerjoin(_BY_KEY, (_BY_KEY.c.ref == PREDICTIONS.c.key) & (_BY_KEY.c.at == PREDICTIONS.c.at))
-"""Predictions with their outcomes, told by id or by key and time."""
-OUTCOME: Any = sa.func.coalesce(_BY_ID.c.outcome, _BY_KEY.c.outcome)
-TOLD: Any = sa.func.coalesce(_BY_ID.c.written, _BY_KEY.c.written)
+"""Predictions with their outcomes, which name them by id or by key and time."""
+KNOWN_OUTCOME: Any = sa.func.coalesce(_BY_ID.c.outcome, _BY_KEY.c.outcome)
+LABELLED_AT: Any = sa.func.coalesce(_BY_ID.c.written, _BY_KEY.c.written)
 """When the outcome came."""
 ENVIRONMENT: Any = sa.func.coalesce(PREDICTIONS.c.environment, "")
 
@@ -157,22 +158,28 @@ def line(
     at: datetime,
     version: str,
     contract: str,
-    features: str,
-    answer: str,
+    features: BaseModel | dict[str, Any],
+    answer: dict[str, Any],
     environment: str = "",
 ) -> bytes:
-    """What `Journal.insert` takes for one prediction; features and answer are JSON already.
+    """What `Journal.insert` takes for one prediction; fields go in by their alias.
 
-    It is JSON within JSON, since PostgreSQL would not read a NUL otherwise. Pydantic's encoder
-    takes a seventh of the time of the standard library's.
+    Features and answer are JSON within JSON, since PostgreSQL would not read a NUL otherwise.
+    Pydantic's encoder takes a seventh of the time of the standard library's.
     """
-    row = {"id": id, "key": key, "at": stamp(at), "version": version, "contract": contract}
-    row["features"], row["prediction"], row["environment"] = features, answer, environment
-    return to_json(row)
+    row = {"key": key, "at": stamp(at), "version": version, "contract": contract}
+    row["features"], row["prediction"] = to_json(features).decode(), to_json(answer).decode()
+    row["environment"] = environment
+    return line_start(id) + to_json(row)[1:]
+
+
+def line_start(id: str) -> bytes:
+    """How the line of a prediction begins, so that one that waits is found without parsing any."""
+    return b'{"id":%s,' % to_json(id)
 
 
 def outcome_line(ref: str, outcome: Any, at: datetime | None = None) -> bytes:
     """What `Journal.insert` takes for one outcome that came now: by id, or by own key and time."""
     row = {"ref": ref, "at": stamp(at or NEVER), "outcome": json.dumps(outcome)}
-    row["told"] = stamp(datetime.now(UTC).replace(tzinfo=None))
+    row["written"] = stamp(datetime.now(UTC).replace(tzinfo=None))
     return to_json(row)
