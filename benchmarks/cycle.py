@@ -101,7 +101,7 @@ def main() -> None:
     chosen = {n: k for n, k in known.items() if n in given.streams or not given.streams}
 
     def live(name: str) -> list[dict[str, Any]]:
-        source = contract(project, given.out, name, **known[name])
+        source = contract(project, given.out, name, known[name]["problem"], known[name]["columns"])
         said = run(python, source, str(HERE / "lifetime.py"), name, str(given.seeds))
         return json.loads(said.splitlines()[-1])
 
@@ -139,7 +139,7 @@ def rendered(project: Path, python: Path | None) -> Path:
     return project / ".venv" / "bin" / "python"
 
 
-def contract(project: Path, out: Path, name: str, problem: str, columns: int, drift: str) -> Path:
+def contract(project: Path, out: Path, name: str, problem: str, columns: int) -> Path:
     """A copy of the package that knows the stream's columns; the flights' knows its own."""
     source = out / "-".join(["source", *name.replace(",", "").split()])
     shutil.rmtree(source, ignore_errors=True)
@@ -176,7 +176,12 @@ def run(python: Path, source: Path, *arguments: str) -> str:
     paths = os.pathsep.join([str(source / "src"), str(HERE)])
     own = {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
     done = subprocess.run(
-        [str(python), *arguments], cwd=source, env=os.environ | own, capture_output=True, text=True
+        [str(python), *arguments],
+        check=False,
+        cwd=source,
+        env=os.environ | own,
+        capture_output=True,
+        text=True,
     )
     if done.returncode:
         sys.exit(f"{' '.join(arguments[-2:])}: {done.stderr[-4000:]}")

@@ -98,7 +98,7 @@ class Life:
         records: list[Record] = []
         compared = self.stream.train
         for at, known in self.turns():
-            records += self.served(holder, held[-1][0], at, len(records))
+            records += self.served(holder, at, len(records))
             if known - compared < self.settings.cycle.rows:
                 continue
             fell = self.fell(holder, records, known)
@@ -137,7 +137,7 @@ class Life:
             ),
         )
 
-    def served(self, holder: Any, since: int, until: int, first: int) -> list[Record]:
+    def served(self, holder: Any, until: int, first: int) -> list[Record]:
         """The journal's rows of what was answered up to `until`; only labels and scores matter."""
         start = self.stream.train + first
         scores = holder.fitted.scores(self.table.matrix[start:until])

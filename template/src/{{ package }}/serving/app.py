@@ -77,7 +77,7 @@ def create_app(
     app.add_exception_handler(Unanswerable, lambda _, e: _problem(422, str(e)))
     app.add_exception_handler(NotReady, lambda _, e: _problem(503, str(e)))
     app.add_exception_handler(
-        SQLAlchemyError, lambda _, e: _problem(503, "the journal does not answer; try again later")
+        SQLAlchemyError, lambda *_: _problem(503, "the journal does not answer; try again later")
     )
     app.state.live, app.state.writer, app.state.metrics = live, writer, metrics
     service = Service(live, writer, metrics, environment)
