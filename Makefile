@@ -20,7 +20,9 @@ $(READY): requirements.txt
 	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements.txt
 	@touch $@
 
-.PHONY: demo test test-fast test-full test-run lint bench bench-cycle variants constraints release requirements clean help
+setup: $(READY) ## make .venv
+
+.PHONY: setup demo test test-fast test-full test-run lint bench bench-cycle variants constraints release requirements clean help
 demo: $(READY) ## the whole cycle on real flights, into DEST=build/demo
 	@.venv/bin/python demo/run.py '$(DEST)'
 

@@ -25,66 +25,8 @@ HERE = Path(__file__).resolve().parent
 NOISE = 0.003
 """Differences of a metric that are none."""
 FLIGHTS = "flights"
-FEATURES = '''"""The contract of a stream."""
-
-from datetime import datetime
-
-import numpy as np
-from pydantic import BaseModel
-
-KEY: str | None = None
-TIME: str | None = "at"
-
-
-class Features(BaseModel):
-    at: datetime
-{fields}
-
-
-def derive(columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    return {{name: column for name, column in columns.items() if name != "at"}}
-'''
-METRICS = {
-    "classification": """import numpy as np
-
-
-def accuracy(actual: np.ndarray, predicted: np.ndarray) -> float:
-    return float(np.mean(predicted.argmax(axis=1) == actual))
-
-
-METRICS = {"accuracy": accuracy}
-GREATER_IS_BETTER = True
-""",
-    "regression": '''import numpy as np
-
-
-def skill(actual: np.ndarray, predicted: np.ndarray) -> float:
-    """1 less the absolute error, over that of the median."""
-    guess = np.abs(actual - np.median(actual)).mean()
-    return float(1 - np.abs(actual - predicted).mean() / guess)
-
-
-METRICS = {"skill": skill}
-GREATER_IS_BETTER = True
-''',
-}
-MODEL = """from sklearn.base import BaseEstimator
-from sklearn.ensemble import RandomForest{kind}
-
-TRUSTED: list[str] = []
-
-
-def build(numbers: list[int], categories: list[int], seed: int) -> BaseEstimator:
-    return RandomForest{kind}(20, min_samples_leaf=5, random_state=seed)
-"""
-TARGET = """import pandas as pd
-
-TARGET = "y"
-
-
-def target(frame: pd.DataFrame) -> pd.Series:
-    return frame["y"]
-"""
+STREAM = HERE / "stream"
+"""What the team of a stream would write into project/."""
 
 
 def main() -> None:
@@ -101,7 +43,7 @@ def main() -> None:
     chosen = {n: k for n, k in known.items() if n in given.streams or not given.streams}
 
     def live(name: str) -> list[dict[str, Any]]:
-        source = contract(project, given.out, name, **known[name])
+        source = contract(project, given.out, name, known[name]["problem"], known[name]["columns"])
         said = run(python, source, str(HERE / "lifetime.py"), name, str(given.seeds))
         return json.loads(said.splitlines()[-1])
 
@@ -139,7 +81,7 @@ def rendered(project: Path, python: Path | None) -> Path:
     return project / ".venv" / "bin" / "python"
 
 
-def contract(project: Path, out: Path, name: str, problem: str, columns: int, drift: str) -> Path:
+def contract(project: Path, out: Path, name: str, problem: str, columns: int) -> Path:
     """A copy of the package that knows the stream's columns; the flights' knows its own."""
     source = out / "-".join(["source", *name.replace(",", "").split()])
     shutil.rmtree(source, ignore_errors=True)
@@ -149,26 +91,14 @@ def contract(project: Path, out: Path, name: str, problem: str, columns: int, dr
         model = (own / "model.py").read_text()
         model = model.replace("n_estimators=100", "n_estimators=20").replace("n_jobs=-1, ", "")
         (own / "model.py").write_text(model)
-        (own / "data.py").write_text((own / "data.py").read_text() + LABELLED)
         shutil.copytree(project / "data", source / "data")
         return source
-    fields = "\n".join(f"    x{i}: float" for i in range(columns))
-    (own / "features.py").write_text(FEATURES.format(fields=fields))
-    (own / "target.py").write_text(TARGET)
-    (own / "metrics.py").write_text(METRICS[problem])
-    kind = "Classifier" if problem == "classification" else "Regressor"
-    (own / "model.py").write_text(MODEL.format(kind=kind))
-    (own / "data.py").write_text((own / "data.py").read_text() + LABELLED)
+    for path in (*STREAM.glob("*.py"), *(STREAM / problem).glob("*.py")):
+        shutil.copy(path, own)
+    fields = "".join(f"    x{i}: float\n" for i in range(columns))
+    text = (own / "features.py").read_text()
+    (own / "features.py").write_text(text.replace("    x0: float\n", fields))
     return source
-
-
-LABELLED = """
-
-def labelled() -> pd.DataFrame:
-    from .. import data
-
-    return data.labelled(load(SOURCE), SOURCE).sort_values(TIME or "", kind="stable")
-"""
 
 
 def run(python: Path, source: Path, *arguments: str) -> str:
@@ -176,7 +106,12 @@ def run(python: Path, source: Path, *arguments: str) -> str:
     paths = os.pathsep.join([str(source / "src"), str(HERE)])
     own = {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
     done = subprocess.run(
-        [str(python), *arguments], cwd=source, env=os.environ | own, capture_output=True, text=True
+        [str(python), *arguments],
+        check=False,
+        cwd=source,
+        env=os.environ | own,
+        capture_output=True,
+        text=True,
     )
     if done.returncode:
         sys.exit(f"{' '.join(arguments[-2:])}: {done.stderr[-4000:]}")

@@ -23,29 +23,7 @@ from scipy.stats import wasserstein_distance
 
 ROOT = Path(__file__).parents[1]
 BUILD = ROOT / "build" / "evidently"
-THEIRS = """
-import json, sys, time
-import numpy as np, pandas as pd
-from evidently import DataDefinition, Dataset, Report
-from evidently.presets import DataDriftPreset
-
-then, now = (pd.DataFrame(dict(np.load(f"{sys.argv[1]}/{name}.npz"))) for name in ("then", "now"))
-numbers = [c for c in then if c[0] == "n"]
-definition = DataDefinition(numerical_columns=numbers,
-                            categorical_columns=[c for c in then if c[0] == "c"])
-seconds = []
-for _ in range(int(sys.argv[2])):
-    start = time.perf_counter()
-    sets = [Dataset.from_pandas(frame, data_definition=definition) for frame in (now, then)]
-    found = Report([DataDriftPreset()]).run(*sets)
-    seconds.append(time.perf_counter() - start)
-values = {}
-for metric in found.dict()["metrics"]:
-    column = (metric.get("config") or {}).get("column")
-    if column and isinstance(metric["value"], (int, float)):
-        values[column] = float(metric["value"])
-print(json.dumps({"seconds": min(seconds), "values": values}))
-"""
+THEIRS = Path(__file__).with_name("drift_evidently.py")
 
 
 def main() -> None:
@@ -139,7 +117,7 @@ def evidently(then: dict[str, np.ndarray], now: dict[str, np.ndarray], rounds: i
         subprocess.run(["uv", "pip", "install", "-q", "--python", python, *wanted], check=True)
     np.savez(BUILD / "then.npz", **then)
     np.savez(BUILD / "now.npz", **now)
-    command = [python, "-W", "ignore", "-c", THEIRS, BUILD, str(rounds)]
+    command = [str(python), "-W", "ignore", str(THEIRS), str(BUILD), str(rounds)]
     environment = {**os.environ, "DO_NOT_TRACK": "1"}
     said = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
     return json.loads(said.stdout.splitlines()[-1])

@@ -21,7 +21,9 @@ import pandas as pd
 from kept import contract, cycle
 from kept.evaluation.metric import METRIC
 from kept.monitoring import concept, monitor, verdict
-from kept.project.data import labelled
+from kept.project.data import SOURCE
+from kept.project.data import load as flights
+from kept.project.features import TIME
 from kept.serving.journal.store import Record
 from kept.settings import Settings, load
 from kept.training import fitting, snapshots
@@ -46,7 +48,10 @@ FLIGHTS = Stream(lambda _: (np.empty(0), np.empty(0)), "real", train=7500, turn=
 
 def one(stream: Stream, seed: int) -> dict[str, Any]:
     """A seed of a stream, kept in every way."""
-    rows = labelled() if stream is FLIGHTS else frame(stream, seed)
+    if stream is FLIGHTS:
+        rows = snapshots.labelled(flights(SOURCE), SOURCE).sort_values(TIME or "", kind="stable")
+    else:
+        rows = frame(stream, seed)
     rows = snapshots.validated(rows, "the stream")
     settings = load(monitor={"window": 200}, gates={"min_rows": 200})
     life = Life(stream, rows, Table.of(rows), settings)
@@ -94,11 +99,11 @@ class Life:
         begun, tried = time.perf_counter(), 0
         judged = fitting.judge(self.rows.iloc[: self.stream.train], self.settings.train)
         holder = self.version(judged, judged.refit(self.settings.train.seed), "1")
-        held, earlier = [(self.stream.train, holder)], []
+        held, earlier = [(self.stream.train, holder)], list[Any]()
         records: list[Record] = []
         compared = self.stream.train
         for at, known in self.turns():
-            records += self.served(holder, held[-1][0], at, len(records))
+            records += self.served(holder, at, len(records))
             if known - compared < self.settings.cycle.rows:
                 continue
             fell = self.fell(holder, records, known)
@@ -137,7 +142,7 @@ class Life:
             ),
         )
 
-    def served(self, holder: Any, since: int, until: int, first: int) -> list[Record]:
+    def served(self, holder: Any, until: int, first: int) -> list[Record]:
         """The journal's rows of what was answered up to `until`; only labels and scores matter."""
         start = self.stream.train + first
         scores = holder.fitted.scores(self.table.matrix[start:until])
@@ -172,8 +177,8 @@ class Life:
         scores, first = np.concatenate(parts), self.stream.train
         labels = self.rows[fitting.TARGET].iloc[first:]
         actual = fitting.codes(labels, self.classes())
-        parts = zip(np.array_split(actual, 10), np.array_split(scores, 10), strict=True)
-        tenths = [METRIC(*part) for part in parts]
+        both = zip(np.array_split(actual, 10), np.array_split(scores, 10), strict=True)
+        tenths = [METRIC(*part) for part in both]
         return {
             "metric": float(np.mean(tenths)),
             "worst": float(np.min(tenths)),

@@ -19,56 +19,9 @@ import tomllib
 from pathlib import Path
 from typing import NamedTuple
 
-from serving import CICLO, Server, load, post
+from serving import SERVERS, Server, load, post
 
 BUILD = Path(__file__).parents[1] / "build" / "peers"
-BENTO = """
-import os
-from importlib import import_module
-from pathlib import Path
-
-import bentoml
-
-bundles = import_module(os.environ["PACKAGE"] + ".bundle")
-predict = import_module(os.environ["PACKAGE"] + ".predict").predict
-
-@bentoml.service(workers=1)
-class Peer:
-    def __init__(self):
-        self.bundle = bundles.load(Path(os.environ["BUNDLE"]))
-
-    @bentoml.api(batchable=True, max_batch_size=256, max_latency_ms=1000)
-    def predict(self, rows: list[dict]) -> list[dict]:
-        return predict(self.bundle, bundles.ROWS.validate_python(rows))
-"""
-LIT = """
-import os, sys
-from importlib import import_module
-from pathlib import Path
-
-import litserve
-
-class Peer(litserve.LitAPI):
-    def setup(self, device):
-        self.bundles = import_module(os.environ["PACKAGE"] + ".bundle")
-        self.predict_ = import_module(os.environ["PACKAGE"] + ".predict").predict
-        self.bundle = self.bundles.load(Path(os.environ["BUNDLE"]))
-
-    def decode_request(self, request):
-        return request["features"]
-
-    def predict(self, rows):
-        return self.predict_(self.bundle, self.bundles.ROWS.validate_python(rows))
-
-    def encode_response(self, output):
-        return output
-
-if __name__ == "__main__":
-    api = Peer(max_batch_size=64, batch_timeout=0.002)
-    server = litserve.LitServer(api, accelerator="cpu", workers_per_device=1)
-    server.run(host="127.0.0.1", port=int(sys.argv[1]), num_api_servers=1, log_level="warning",
-               generate_client_file=False)
-"""
 
 
 class Peer(NamedTuple):
@@ -88,7 +41,7 @@ PEERS = {
     "bentoml": Peer(
         "bentoml serve bento:Peer --port PORT", "/readyz", "/predict", '{"rows": [ROW]}'
     ),
-    "litserve": Peer("python lit.py PORT", "/health", "/predict", '{"features": ROW}'),
+    "litserve": Peer("python -m lit PORT", "/health", "/predict", '{"features": ROW}'),
 }
 
 
@@ -131,18 +84,17 @@ def against(name: str, given: argparse.Namespace) -> dict[str, float]:
     ]
     command = [str(model.parent) if word == "MODEL" else word for word in peer.command.split()]
     with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "bento.py").write_text(BENTO)
-        (Path(folder) / "lit.py").write_text(LIT)
         place = {
-            "cwd": Path(folder), "PYTHONPATH": f"{project / 'src'}{os.pathsep}{folder}",
+            "cwd": Path(folder), "PYTHONPATH": f"{project / 'src'}{os.pathsep}{SERVERS}",
             "PACKAGE": package, "BUNDLE": str(bundle), "OMP_NUM_THREADS": "1",
         }  # fmt: skip
         path = f"{home / 'bin'}{os.pathsep}{os.environ['PATH']}"
         command[0] = str(home / "bin" / command[0])
+        own_command = [sys.executable, str(SERVERS / "ciclo.py"), package, "PORT", str(bundles)]
         server = Server(*command, path=peer.ready, PATH=path, **place)
         with (
             server,
-            Server(sys.executable, "-c", CICLO, package, "PORT", str(bundles), **place) as own,
+            Server(*own_command, **place) as own,
         ):
             pairs = []
             for one, requests in ((server, theirs), (own, ours)):

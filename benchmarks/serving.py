@@ -23,41 +23,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
-BARE = """
-import sys
-from importlib import import_module
-
-import uvicorn
-from fastapi import FastAPI
-
-package, port, level = sys.argv[1:]
-schemas = import_module(package + ".serving.schemas")
-# As ours: what FastAPI looks for at each request where nobody traces is no part of the comparison.
-app = FastAPI(telemetry={"tracing": False, "metrics": False, "logs": False})
-answer = schemas.Prediction(id="0" * 32, version="1", prediction=True,
-                           probabilities={"false": 0.7512345678901234, "true": 0.2487654321098766})
-
-@app.post("/predictions")
-async def predict(body: schemas.PredictionRequest) -> schemas.Prediction:
-    return answer
-
-@app.get("/readyz")
-async def ready() -> dict:
-    return {}
-
-uvicorn.run(app, port=int(port), access_log=False, log_level="warning")
-"""
-
-CICLO = """
-import os, sys
-from importlib import import_module
-from pathlib import Path
-
-package, port, bundles = sys.argv[1:]
-serve = import_module(package + ".serving.run")
-settings = import_module(package + ".settings").load()
-serve.run(Path(bundles), settings, serve.listen("127.0.0.1", int(port)))
-"""
+SERVERS = Path(__file__).parent / "servers"
 
 
 def free_port() -> int:
@@ -142,11 +108,11 @@ def load(port: int, requests: list[bytes], connections: int, seconds: float) -> 
     latencies: list[float] = []
     number = 0
     for _ in range(connections):
-        s = socket.create_connection(("127.0.0.1", port))
-        s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        selector.register(s, selectors.EVENT_READ)
-        sent[s.fileno()] = clock()
-        s.send(requests[number % len(requests)])
+        new = socket.create_connection(("127.0.0.1", port))
+        new.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        selector.register(new, selectors.EVENT_READ)
+        sent[new.fileno()] = clock()
+        new.send(requests[number % len(requests)])
         number += 1
     end = clock() + seconds
     while (now := clock()) < end:
@@ -203,11 +169,10 @@ def main() -> None:
     requests = [post("/predictions", {"features": example["features"]}) for example in examples]
     rows: dict[str, list[tuple[float, ...]]] = {"bare": [], "ciclo": []}
     with tempfile.TemporaryDirectory() as folder:
-        run = (sys.executable, "-c")
-        place = {"cwd": Path(folder), "PYTHONPATH": str(project / "src")}
-        bare = Server(*run, BARE, package, "PORT", "warning", **place)
-        with bare, Server(*run, CICLO, package, "PORT", str(bundles), **place) as own:
-            servers = {"bare": bare, "ciclo": own}
+        place: dict[str, Any] = {"cwd": Path(folder), "PYTHONPATH": str(project / "src")}
+        bare, ciclo = ([sys.executable, str(SERVERS / f"{n}.py"), package, "PORT"] for n in rows)
+        with Server(*bare, **place) as other, Server(*ciclo, str(bundles), **place) as own:
+            servers = {"bare": other, "ciclo": own}
             for server in servers.values():
                 load(server.port, requests, given.connections, 1.0)
             for number in range(given.rounds):

@@ -83,7 +83,7 @@ def main() -> None:
         if environment == "production":
             measure(settings, registry, "staging")
         promote(environment, settings, registry)
-    with serving(settings) as url:
+    with serving() as url:
         lived, turns = live(later, url, settings, registry)
     print("two more lines, offline: never retrained, and retrained every month", flush=True)
     lines = {
@@ -96,7 +96,7 @@ def main() -> None:
 
 
 @contextmanager
-def serving(settings: Any) -> Iterator[str]:
+def serving() -> Iterator[str]:
     """The project's own `serve`, on a free port of this machine."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -284,7 +284,7 @@ def show(
         f"retraining and {mean['ciclo'] - mean['every month']:+.3f} against the calendar; "
         f"the calendar was better in {', '.join(below) or 'no month'}."
     )
-    picture(table, promoted, later)
+    picture(table, promoted)
     print(f"\n{MAIN} of the flights of each month\n\n{table.round(3).to_string()}\n")
     for t in retrained:
         went = "production" if "production" in t["promoted"] else "refused by the gates"
@@ -296,7 +296,7 @@ def show(
     print(f"\npicture: {(OUT / 'demo.png').resolve()}\npage:    {(OUT / 'demo.html').resolve()}")
 
 
-def picture(table: pd.DataFrame, promoted: list[dict[str, Any]], later: pd.DataFrame) -> None:
+def picture(table: pd.DataFrame, promoted: list[dict[str, Any]]) -> None:
     import matplotlib.pyplot as plt
 
     rows = table.drop(index="mean")

@@ -65,13 +65,18 @@ def main() -> None:
         subprocess.run(command.split(), cwd=project, check=True)
     clean = {k: v for k, v in os.environ.items() if not k.startswith(OTHERS)}
     setup = subprocess.run(
-        ["make", "--no-print-directory", "setup", f"PYTHON={interpreter}"], cwd=project, env=clean
+        ["make", "--no-print-directory", "setup", f"PYTHON={interpreter}"],
+        check=False,
+        cwd=project,
+        env=clean,
     )
     if setup.returncode:
         sys.exit(setup.returncode)
     print(f"environment ready after {time.perf_counter() - start:.0f} s", flush=True)
     replay = [project / ".venv/bin/python", HERE / "replay.py"]
-    done = subprocess.run(replay, cwd=project, env=clean | {"MLFLOW_DISABLE_TELEMETRY": "true"})
+    done = subprocess.run(
+        replay, check=False, cwd=project, env=clean | {"MLFLOW_DISABLE_TELEMETRY": "true"}
+    )
     if done.returncode:
         sys.exit(done.returncode)
     took = time.perf_counter() - start

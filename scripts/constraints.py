@@ -40,7 +40,7 @@ def resolve(wanted: set[str], what: str, to: Path) -> None:
     done = subprocess.run(
         ["uv", "pip", "compile", "--quiet", "--universal", "--upgrade", "--python-version", OLDEST,
          "--no-header", "--no-annotate", "-"],
-        input="\n".join(sorted(wanted)), text=True, capture_output=True,
+        input="\n".join(sorted(wanted)), check=False, text=True, capture_output=True,
     )  # fmt: skip
     if done.returncode:
         sys.exit(f"error: {to.name}: {done.stderr.strip()}")
@@ -49,6 +49,7 @@ def resolve(wanted: set[str], what: str, to: Path) -> None:
 
 
 def main() -> None:
+    """Writes all constraints."""
     with tempfile.TemporaryDirectory() as folder:
         wanted = requirements(Path(folder))
     resolve(wanted, "What the template was tested with.", TEMPLATE / "constraints.txt")

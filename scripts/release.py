@@ -60,7 +60,7 @@ def release(version: str) -> None:
         raise Refused(f"{CHANGELOG}: a major version says what a team must do, under {TODO!r}")
     # make exports VERSION=, and the verbs of the projects that are tested would take it for theirs.
     clean = {k: v for k, v in os.environ.items() if k not in ("VERSION", "MAKEFLAGS", "MAKELEVEL")}
-    if subprocess.run(["make", "test-full"], env=clean).returncode:
+    if subprocess.run(["make", "test-full"], check=False, env=clean).returncode:
         raise Refused("`make test-full` failed; nothing was written")
     if git("rev-parse", "HEAD") != tested or git("status", "--porcelain"):
         raise Refused("the tree is not what was tested any more; nothing was written")

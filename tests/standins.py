@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from pathlib import Path
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -84,6 +85,7 @@ def gh(state: dict[str, Any], words: list[str], stdin: str) -> Any:
                     raise No("gh: Not Found (HTTP 404)")
         case _:
             raise No(f"unknown command {words}")
+    return None
 
 
 def glab(state: dict[str, Any], words: list[str], stdin: str) -> Any:
@@ -143,6 +145,7 @@ def glab(state: dict[str, Any], words: list[str], stdin: str) -> Any:
             state["body"] = body["description"]
         case _:
             raise No("glab: 404 Not Found (HTTP 404)")
+    return None
 
 
 def az(state: dict[str, Any], words: list[str], stdin: str) -> Any:
@@ -228,9 +231,9 @@ def az(state: dict[str, Any], words: list[str], stdin: str) -> Any:
 
 
 def main() -> None:
-    name, words = os.path.basename(sys.argv[0]), sys.argv[1:]
-    with open(os.environ["STATE"]) as file:
-        state = EMPTY | json.load(file)
+    name, words = Path(sys.argv[0]).name, sys.argv[1:]
+    kept = Path(os.environ["STATE"])
+    state = EMPTY | json.loads(kept.read_text())
     stdin = sys.stdin.read()
     tokens = ("GH_TOKEN", "GITLAB_TOKEN", "AZURE_DEVOPS_EXT_PAT")
     token = next((os.environ[t] for t in tokens if t in os.environ), "")
@@ -244,6 +247,5 @@ def main() -> None:
     except No as error:
         print(error, file=sys.stderr)
         code = 1
-    with open(os.environ["STATE"], "w") as file:
-        json.dump(state, file)
+    kept.write_text(json.dumps(state))
     sys.exit(code)

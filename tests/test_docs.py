@@ -4,11 +4,12 @@ import json
 import re
 import shutil
 import subprocess
+import tomllib
 
 import pytest
 import yaml
 from harness import ROOT, commit, copy, edit, owners, snapshot
-from living import Project, blocks
+from living import FENCE, Project, blocks
 from variants import AXES, QUESTIONS, choices
 
 PAGES = [
@@ -79,7 +80,7 @@ def test_every_command_of_the_front_page_is_run_somewhere():
 
 def named(text: str) -> tuple[set[str], set[str]]:
     """The verbs and the paths that a page names in backticks, outside of its blocks."""
-    words = re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```$", "", text, flags=re.M | re.S))
+    words = re.findall(r"`([^`\n]+)`", FENCE.sub("", text))
     verbs = {found[1] for word in words if (found := re.match(r"make ([a-z-]+)", word))}
     path = re.compile(r"[\w.*-]+(/[\w.*-]*)+|[\w.-]*\.(?:md|py|mk|toml|txt|yml)")
     return verbs, {word for word in words if path.fullmatch(word)}
@@ -92,7 +93,7 @@ def test_what_a_project_tells_agents_is_there(renders):
         verbs, paths = named(page)
         told = subprocess.run(["make", "help"], cwd=folder, capture_output=True, text=True)
         assert verbs > {"train", "promote"}
-        assert not verbs - set(re.findall(r"^  make ([a-z-]+)", told.stdout, re.M))
+        assert not verbs - set(re.findall(r"^  make ([a-z-]+)", told.stdout, re.MULTILINE))
         assert paths > {"src/*/project/", "cycle.py"}
         for path in paths:  # what is made or added later has its row in docs/yours.md
             is_there = [*folder.glob(path), *folder.glob(f"src/*/{path}")]
@@ -101,7 +102,7 @@ def test_what_a_project_tells_agents_is_there(renders):
 
 def test_what_the_template_tells_agents_is_there():
     verbs, paths = named((ROOT / "AGENTS.md").read_text())
-    own = set(re.findall(r"^([a-z-]+):.*## ", (ROOT / "Makefile").read_text(), re.M))
+    own = set(re.findall(r"^([a-z-]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert verbs > {"lint"}
     assert not verbs - own - {"check"}, "check is a project's"
     assert paths > {"copier.yml", "tests/engine/"}
@@ -112,18 +113,32 @@ def test_what_the_template_tells_agents_is_there():
 def test_each_decision_is_in_the_index():
     home = ROOT / "docs" / "decisions"
     table = re.findall(
-        r"^\| (\d+) \| \[([^]]+)\]\(([^)]+)\)", (home / "README.md").read_text(), re.M
+        r"^\| (\d+) \| \[([^]]+)\]\(([^)]+)\)", (home / "README.md").read_text(), re.MULTILINE
     )
     assert [name for *_, name in table] == sorted(path.name for path in home.glob("[0-9]*.md"))
     for number, title, name in table:
         text = (home / name).read_text()
         assert text.startswith(f"# {number}. {title}")
-        assert re.findall("^## (.*)", text, re.M) == ["Context", "Decision", "Consequences"]
+        assert re.findall("^## (.*)", text, re.MULTILINE) == ["Context", "Decision", "Consequences"]
 
 
 @pytest.mark.parametrize("page", ["AGENTS.md", "template/AGENTS.md"])
 def test_agents_read_no_more_than_they_must(page):
     assert len((ROOT / page).read_text().splitlines()) <= 80
+
+
+def test_the_repository_uses_what_it_renders(template, tmp_path):
+    """What cannot be the same file is equal to what a project would have."""
+    assert (ROOT / ".pre-commit-config.yaml").resolve() == ROOT / "template/.pre-commit-config.yaml"
+    made = copy(template, tmp_path / "it", env_manager="pip", name="ciclo")
+    container = ".devcontainer/devcontainer.json"
+    assert (ROOT / container).read_text() == (made / container).read_text()
+    ours, theirs = (
+        tomllib.loads((folder / "pyproject.toml").read_text())["tool"]["ruff"]
+        for folder in (ROOT, made)
+    )
+    assert ours["line-length"] == theirs["line-length"]
+    assert ours["lint"] | {"per-file-ignores": {}} == theirs["lint"] | {"per-file-ignores": {}}
 
 
 def test_every_action_is_pinned():

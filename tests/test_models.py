@@ -6,6 +6,7 @@
 import json
 import re
 import sys
+from pathlib import Path
 
 import pytest
 from harness import ROOT
@@ -57,5 +58,4 @@ def test_each_model_is_served_as_trained_or_refused_in_a_line(disk, format):
 
 if __name__ == "__main__":
     _, _, format, out = sys.argv
-    with open(out) as file:
-        write(format, json.load(file))
+    write(format, json.loads(Path(out).read_text()))

@@ -1,4 +1,4 @@
-"""One project the way a person makes it: Copier's own command, on git, nothing patched."""
+"""Projects the way a person makes them: Copier's own command, on git, nothing patched."""
 
 import subprocess
 import sys
@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from harness import ROOT, commit, edit, files, git, snapshot
+from harness import ROOT, commit, copy, edit, files, git, snapshot
+from variants import key, variants
 
 SETTINGS = yaml.safe_load((ROOT / "copier.yml").read_text())
 OLDEST = f"copier=={SETTINGS['_min_copier_version']}.0"
@@ -53,6 +54,17 @@ def test_copy_and_update_by_the_command_line(which, tmp_path):
     assert refused.returncode != 0
     assert "ci=none is retired: choose github" in refused.stderr
     assert git(project, "status", "--porcelain") == ""
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("which", COPIERS)
+@pytest.mark.parametrize("answers", [variants()[0], variants()[-1]], ids=key)
+def test_what_the_tests_render_is_what_copier_renders(which, answers, repository, tmp_path):
+    """Nothing hangs on the patches of `harness.fast`, which all other tests render with."""
+    given = [word for name, value in answers.items() for word in ("--data", f"{name}={value}")]
+    command = [*COPIERS[which], "copy", "--quiet", "--defaults", *given]
+    subprocess.run([*command, str(repository), str(tmp_path / "stock")], check=True)
+    assert files(tmp_path / "stock") == files(copy(repository, tmp_path / "fast", **answers))
 
 
 def test_a_name_that_renders_to_a_dot_leaves_the_path(tmp_path):

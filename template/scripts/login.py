@@ -38,7 +38,12 @@ def run(*command: str, stdin: str = "", **environment: str) -> str:
     """What a command says; raises Stop when it is not there or fails."""
     try:
         done = subprocess.run(
-            command, input=stdin, capture_output=True, text=True, env=os.environ | environment
+            command,
+            check=False,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            env=os.environ | environment,
         )
     except FileNotFoundError:
         what = f"{command[0]} is not there; install it, or set REGISTRY_USER and REGISTRY_PASSWORD"
@@ -155,6 +160,7 @@ def login(host: str) -> Login | None:
 
 
 def main(engine: str, host: str) -> None:
+    """Logs the engine in, where a login for the host is known."""
     if found := login(host):
         user, password = found
         run(engine, "login", "--username", user, "--password-stdin", host, stdin=password)

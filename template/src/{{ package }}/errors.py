@@ -32,13 +32,14 @@ _LONGEST = 300
 # Up to the last @: a password may hold every other sign, @ too where nobody escaped it.
 _PASSWORD = re.compile(r"(://[^/@:?#]*):.*@")
 _SECRET = re.compile(
-    r"([?&][^=&#]*(?:pass|pwd|secret|token|key|sig|credential|odbc_connect)[^=&#]*=)[^&#]*", re.I
+    r"([?&][^=&#]*(?:pass|pwd|secret|token|key|sig|credential|odbc_connect)[^=&#]*=)[^&#]*",
+    re.IGNORECASE,
 )
 # How the system, Python and onnxruntime say that there was no memory or no file handle.
 _SHORT = re.compile(
     "bad_alloc|failed to allocate|out of memory|system error number|can't start new thread|"
     + "|".join(os.strerror(n) for n in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO)),
-    re.I,
+    re.IGNORECASE,
 )
 
 

@@ -45,10 +45,14 @@ RootPath = Annotated[str, BeforeValidator(_prefix)]
 
 
 class Section(BaseModel):
+    """A section of settings.toml; what it does not know is refused."""
+
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
 class Model(Section):
+    """[model]: the name in the registry."""
+
     name: str = PACKAGE.replace("_", "-")
     """The registered model."""
     per_environment: bool = False
@@ -58,6 +62,8 @@ class Model(Section):
 
 
 class Data(Section):
+    """[data]: what is trained on."""
+
     uri: str = ""
     """CSV or Parquet file or address, or a SQL URL with #table; empty means project/data.py's."""
     journal: bool = True
@@ -67,6 +73,8 @@ class Data(Section):
 
 
 class Train(Section):
+    """[train]: how a procedure is chosen and judged."""
+
     seed: int = 0
     holdout: float = Field(0.2, gt=0, lt=1)
     """Share of the rows, the newest, that judge the model, by models that have not seen them. The
@@ -82,6 +90,8 @@ class Train(Section):
 
 
 class Gates(Section):
+    """[gates]: what a promotion asks for."""
+
     parity: float = 1e-4
     """Largest difference between the exported model and the trained one: absolute for
     probabilities, relative for values."""
@@ -107,6 +117,8 @@ class Gates(Section):
 
 
 class Cycle(Section):
+    """[cycle]: when a candidate is compared, and with what."""
+
     rows: int = Field(300, gt=0)
     """New labelled rows that make a turn of the cycle compare a candidate with what is served."""
     confidence_after_fall: float = Field(0.5, ge=0, le=1)
@@ -117,6 +129,8 @@ class Cycle(Section):
 
 
 class Serving(Section):
+    """[serving]: the server."""
+
     host: str = "127.0.0.1"
     port: int = Field(8000, ge=0, le=65535)
     bundles: Path = Path("var/bundles")
@@ -139,6 +153,8 @@ class Serving(Section):
 
 
 class Journal(Section):
+    """[journal]: where predictions and outcomes are kept."""
+
     url: str = "sqlite:///var/journal.db"
     """SQLite or postgresql+psycopg:// ; empty keeps no journal."""
     flush_seconds: float = Field(0.5, gt=0)
@@ -151,6 +167,8 @@ class Journal(Section):
 
 
 class Monitor(Section):
+    """[monitor]: what counts as a fall or as drift."""
+
     window: Annotated[int, Field(ge=30)] | Literal["day", "week"] = 1000
     """Labelled rows in a window of the metric, or the span of one. Drift of the data is judged by
     days where there is a time, by weeks where a day has fewer rows than this."""
@@ -166,6 +184,8 @@ class Monitor(Section):
 
 
 class Load(Section):
+    """[load]: the load test and its limits."""
+
     users: int = Field(100, gt=0)
     """Clients at once; each waits 1 to 5 seconds between two requests."""
     spawn_rate: float = Field(10, gt=0)
@@ -212,6 +232,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Flags win over the environment, and that over settings.toml."""
         if isinstance(env_settings, EnvSettingsSource):  # a bare DATA, as make sets, is not ours
             known = {
                 f"{section}_{name}"

@@ -115,10 +115,12 @@ def exact(column: pd.Series, where: str) -> None:
         column = column[(column > EXACT) | (column < -EXACT)]
     for row, value in zip(column.index, plain(column), strict=True):
         if isinstance(value, str) and re.fullmatch(r"[+-]?\d{16,}", value.strip()):
-            value = int(value)
-        if isinstance(value, int) and abs(value) > EXACT and not _float_holds(value):
+            number = int(value)
+        else:
+            number = value
+        if isinstance(number, int) and abs(number) > EXACT and not _float_holds(number):
             raise UserError(
-                f"{where}: {value} in row {row} is more than float64 holds to the unit; make the "
+                f"{where}: {number} in row {row} is more than float64 holds to the unit; make the "
                 "field a str if it is a name, or subtract or divide in clean() of project/data.py"
             )
 

@@ -149,10 +149,12 @@ def promote(environment: str) -> int:
     by = re.sub(r"[^\w@.+, -]", "_", by)
     version = os.environ.get("VERSION", "")
     command = ["make", "--no-print-directory", "promote", f"ENV={environment}"]
-    return subprocess.run([*command, f"VERSION={version}", f"BY={by}"]).returncode
+    command += [f"VERSION={version}", f"BY={by}"]
+    return subprocess.run(command, check=False).returncode
 
 
 def main(*words: str) -> int:
+    """Does what the first word says; returns the exit code."""
     match words:
         case ("setup",):
             return setup()

@@ -36,6 +36,7 @@ class Client:
         try:
             done = subprocess.run(
                 [self.name, *arguments],
+                check=False,
                 input=stdin,
                 capture_output=True,
                 text=True,
@@ -75,13 +76,17 @@ class Provider(Protocol):
     def names(self) -> set[str]:
         """The variables and secrets that are set."""
 
-    def set_variable(self, name: str, value: str) -> None: ...
+    def set_variable(self, name: str, value: str) -> None:
+        """Sets a variable that anyone may read."""
 
-    def set_secret(self, name: str, value: str) -> None: ...
+    def set_secret(self, name: str, value: str) -> None:
+        """Sets a secret, without showing it."""
 
-    def environments(self) -> set[str]: ...
+    def environments(self) -> set[str]:
+        """The environments that are there."""
 
-    def create(self, environment: str) -> None: ...
+    def create(self, environment: str) -> None:
+        """Makes an environment."""
 
     def protected(self, environment: str) -> bool:
         """Whether nothing reaches the environment unless a person lets it."""
@@ -92,7 +97,8 @@ class Provider(Protocol):
     def scheduled(self, pipeline: str) -> bool:
         """Whether the provider knows the pipeline, and will start it."""
 
-    def schedule(self, pipeline: str) -> None: ...
+    def schedule(self, pipeline: str) -> None:
+        """Makes the provider start the pipeline by its schedule."""
 
     def approver(self, environment: str) -> str:
         """Who approved this run in the environment; empty if nobody did."""
@@ -109,9 +115,11 @@ class Provider(Protocol):
     def proposed(self, branch: str) -> bool:
         """Whether there is or was a request to merge the branch."""
 
-    def propose(self, branch: str, title: str, body: str) -> None: ...
+    def propose(self, branch: str, title: str, body: str) -> None:
+        """Asks to merge the branch."""
 
     def told(self, title: str) -> bool:
         """Whether an open issue says so."""
 
-    def tell(self, title: str, body: str) -> None: ...
+    def tell(self, title: str, body: str) -> None:
+        """Opens an issue."""

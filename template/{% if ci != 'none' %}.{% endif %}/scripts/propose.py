@@ -56,6 +56,7 @@ def issue(title: str, report: dict[str, Any], why: str) -> None:
 
 
 def main() -> None:
+    """Proposes what `make update` changed, as its report says."""
     try:
         report = json.loads(REPORT.read_text())
     except FileNotFoundError:

@@ -91,7 +91,7 @@ def set_variable(name: str, value: str) -> None:
 
 
 def set_secret(name: str, value: str) -> None:
-    """az takes a secret from the environment."""
+    """The client takes a secret from the environment."""
     _set(name, "--secret", "true", **{f"AZURE_DEVOPS_EXT_PIPELINE_VAR_{name}": value})
 
 

@@ -103,7 +103,10 @@ def _engine() -> str:
             f"{name} is not installed; `make image` and `make up` need it (ENGINE=podman)"
         )
     asked = subprocess.run(
-        [name, "info", "--format", "{{.ServerVersion}}"], capture_output=True, text=True
+        [name, "info", "--format", "{{.ServerVersion}}"],
+        check=False,
+        capture_output=True,
+        text=True,
     )
     if asked.returncode:
         raise UserError(f"{name} does not answer; start it, or set DOCKER_HOST")

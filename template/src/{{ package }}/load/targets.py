@@ -62,7 +62,7 @@ def container(bundle: Bundle, image: str, engine: str = "docker") -> Iterator[st
     """
 
     def ask(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run([engine, *arguments], capture_output=True, text=True)
+        return subprocess.run([engine, *arguments], check=False, capture_output=True, text=True)
 
     def logs() -> str:
         found = ask("logs", name)

@@ -100,7 +100,7 @@ def _compare(
     worst[alone] = np.maximum(worst[alone], singly)
     largest = float(worst.max(initial=0.0))
     if largest > tolerance:
-        raise UserError(_difference(late, worst, tolerance, probed, own, given))
+        raise UserError(_difference(late, worst, tolerance, probed, given))
     return largest
 
 
@@ -109,7 +109,6 @@ def _difference(
     worst: np.ndarray,
     tolerance: float,
     probed: list[Probe],
-    own: np.ndarray,
     given: np.ndarray,
 ) -> str:
     """Where both differ most, and what to do, in a line."""
