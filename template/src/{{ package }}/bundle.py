@@ -211,7 +211,9 @@ def differences(expected: np.ndarray, given: np.ndarray, classifies: bool) -> np
     return np.where(there[0] & there[1], off, np.where(there[0] == there[1], 0.0, np.inf))
 
 
-def write(path: Path, manifest: Manifest, examples: Sequence[dict], reference: dict) -> Bundle:
+def write(
+    path: Path, manifest: Manifest, examples: Sequence[dict[str, Any]], reference: dict[str, Any]
+) -> Bundle:
     """Completes the directory that holds the exported model; returns it as read back.
 
     `examples` are {"features", "expected"}; `reference` comes from drift.reference.

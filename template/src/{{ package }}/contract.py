@@ -109,21 +109,21 @@ def utc(time: datetime) -> datetime:
     return time.astimezone(UTC).replace(tzinfo=None) if time.tzinfo else time
 
 
-def _number(values: list) -> np.ndarray:
+def _number(values: list[Any]) -> np.ndarray:
     return np.array(values, dtype=np.float64)  # None becomes NaN
 
 
-def _category(values: list) -> np.ndarray:
+def _category(values: list[Any]) -> np.ndarray:
     column = np.empty(len(values), dtype=object)
     column[:] = ["" if v is None else v.value if isinstance(v, Enum) else v for v in values]
     return column
 
 
-def _time(values: list) -> np.ndarray:
+def _time(values: list[Any]) -> np.ndarray:
     return np.array([v and utc(v) for v in values], dtype="datetime64[us]")  # None becomes NaT
 
 
-_READ: dict[str, Callable[[list], np.ndarray]] = {
+_READ: dict[str, Callable[[list[Any]], np.ndarray]] = {
     "number": _number,
     "category": _category,
     "time": _time,
@@ -147,7 +147,7 @@ def columns(rows: Sequence[BaseModel]) -> Columns:
     return {name: found[name] for name in KINDS}
 
 
-def _named(name: str, values: list) -> np.ndarray:
+def _named(name: str, values: list[Any]) -> np.ndarray:
     try:
         return _READ[KINDS[name]](values)
     except (ArithmeticError, ValueError) as error:

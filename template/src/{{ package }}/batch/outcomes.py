@@ -132,7 +132,7 @@ def _references(frame: pd.DataFrame, uri: str) -> tuple[pd.Series, Sequence[date
     return values.keys(frame[KEY], f"{uri}: column {KEY}"), at
 
 
-def _checked(kind: TypeAdapter, name: str | None, value: Any) -> Any:
+def _checked(kind: TypeAdapter[Any], name: str | None, value: Any) -> Any:
     if value is pd.NA or value is None or value != value:  # as NaN
         raise ValueError(f"{name} is missing")
     try:

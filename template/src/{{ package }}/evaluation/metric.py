@@ -10,13 +10,14 @@ import numpy as np
 import pandas as pd
 
 from ..errors import UserError
-from ..project.metrics import GREATER_IS_BETTER, METRICS
+from ..project.metrics import GREATER_IS_BETTER as GREATER_IS_BETTER
+from ..project.metrics import METRICS
 from ..project.target import TARGET
 from .resampling import Z, paired, spread
 
 MAIN, METRIC = next(iter(METRICS.items()))
 KEPT = 256
-_MEASURED: dict[tuple, "Value"] = {}
+_MEASURED: dict[tuple[Any, ...], "Value"] = {}
 """The last 256 values: a cycle that runs on looks at the same windows again."""
 
 

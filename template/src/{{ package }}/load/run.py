@@ -147,7 +147,7 @@ def _locust(
     arguments: list[str],
     record: Path | None = None,
     **how: Any,
-) -> subprocess.CompletedProcess:
+) -> subprocess.CompletedProcess[str]:
     files = f"{LOCUSTFILE},{LOCUSTFILE.with_name('record.py')}"
     command = [sys.executable, "-m", "locust", "-f", files, "--host", aim]
     command += ["--users", str(users), "--spawn-rate", str(spawn_rate), *arguments]

@@ -89,7 +89,7 @@ def asked() -> Iterator[None]:
         raise kind(f"registry {shown(uri)}: {reason(error, uri)}; {hint}") from error
 
 
-def every(search: Callable[[str | None], PagedList]) -> list[Any]:
+def every(search: Callable[[str | None], PagedList[Any]]) -> list[Any]:
     """All pages of a search, given how to get the one at a token."""
     found: list[Any] = []
     token = None

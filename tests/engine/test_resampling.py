@@ -6,10 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from . import package
-
-resampling = package("evaluation.resampling")
-metric = package("evaluation.metric")
+from flight_delays.evaluation import metric, resampling
 
 
 def mean(actual: np.ndarray, predicted: np.ndarray) -> float:
@@ -78,15 +75,21 @@ def test_days_and_repeated_keys_belong_together(monkeypatch: pytest.MonkeyPatch)
     n = 480
     at = pd.Timestamp("2024-01-01") + pd.to_timedelta(np.arange(n), unit="h")
     frame = pd.DataFrame({"who": [f"c{i % 40}" for i in range(n)], "at": at})
-    found = resampling.groups_of(frame)
+
+    def groups(frame: pd.DataFrame) -> np.ndarray:
+        found = resampling.groups_of(frame)
+        assert found is not None
+        return found
+
+    found = groups(frame)
     assert [len(np.unique(way)) for way in found.T] == [40, 20]
     assert all(len(set(found[frame["who"] == who, 0])) == 1 for who in frame["who"])
-    assert len(np.unique(resampling.groups_of(frame[["at"]])[:, 0])) == 20
+    assert len(np.unique(groups(frame[["at"]])[:, 0])) == 20
     # four days are too few to tell days apart: hours
     short = pd.DataFrame(
         {"at": pd.Timestamp("2024-01-01") + pd.to_timedelta(np.arange(n) // 5, unit="h")}
     )
-    assert len(np.unique(resampling.groups_of(short))) == 96
+    assert len(np.unique(groups(short))) == 96
     # keys of their own and no time, and rows of no key
     alone = pd.DataFrame({"who": [f"c{i}" for i in range(n - 2)] + [None, None]})
     assert resampling.groups_of(alone) is None

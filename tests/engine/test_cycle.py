@@ -3,18 +3,21 @@
 import dataclasses
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from . import package
+from flight_delays import bundle as bundles
+from flight_delays import cycle, predict, settings
+from flight_delays.errors import UserError
+from flight_delays.project.target import TARGET
+from flight_delays.registry import base, history, promote
+from flight_delays.registry import store as registry
+from flight_delays.registry.base import Registry
+from flight_delays.serving.journal import store as journal
+from flight_delays.training import snapshots, train
 
-bundles = package("bundle")
-cycle = package("cycle")
-journal = package("serving.journal.store")
-promote = package("registry.promote")
-registry = package("registry.store")
-settings = package("settings")
 FREE = {"load": False, "min_rows": 50, "unattended": True}
 WINDOW = 100
 
@@ -22,13 +25,13 @@ WINDOW = 100
 TRAIN = {"folds": 5, "windows": [1.0, 0.1]}
 
 
-def kept(**gates: object):
+def kept(**gates: object) -> settings.Settings:
     watch = {"window": WINDOW, "threshold": 99.0}
     return settings.load(gates={**FREE, **gates}, monitor=watch, train=TRAIN)
 
 
 @pytest.fixture
-def known(trained: Path):
+def known(trained: Path) -> Registry:
     """Version 1 is in every environment."""
     found = registry.connect(settings.load())
     for environment in ("staging", "production"):
@@ -40,7 +43,6 @@ def happen(windows: int, right: float, start: datetime = datetime(2031, 1, 1)) -
     """Fills the journal with version 1's predictions, of which the share `right` came true."""
     bundle = bundles.load(Path("var/versions/1"))
     random = np.random.default_rng(0)
-    predict = package("predict")
     examples = [e["features"] for e in bundle.examples]
     answers = predict.predict(bundle, bundles.ROWS.validate_python(examples))
     classes, records = bundle.manifest.classes, []
@@ -65,36 +67,24 @@ def happen(windows: int, right: float, start: datetime = datetime(2031, 1, 1)) -
                 outcome,
             )
         )
-    with journal.opened(settings.load().journal.url) as log:
-        log.write(records)
+    log = journal.Journal(settings.load().journal.url)
+    log.write(records)
+    log.close()
 
 
-def test_nothing_served_is_said(known) -> None:
-    done = cycle.turn(kept(), known)
-    assert (done.verdict, done.version) == ("unknown", "")
-    assert "version 1 has 0 labelled rows" in done.reason
-
-
-def test_a_quiet_model_is_left_alone(known) -> None:
-    happen(10, right=1.0)
-    done = cycle.turn(kept(), known)
-    assert (done.verdict, done.version, done.back) == ("ok", "", ""), done.reason
-    assert "needed (gates.confidence)" in done.reason, "a candidate was compared"
-    assert len(known.versions()) == 1
-
-
-def test_a_fall_is_answered_and_up_to_production(known) -> None:
+def test_a_fall_is_answered_and_up_to_production(known: Registry) -> None:
     happen(10, right=0.0)
     done = cycle.turn(kept(), known)
     assert (done.verdict, done.version) == ("retrain", "2"), done.reason
     assert done.promoted == ["test", "staging", "production"]
     assert known.alias("production") == "2"
     manifest = bundles.load(known.pull("2", Path("var/versions"))).manifest
+    assert manifest.judged is not None
     assert str(manifest.rows) in manifest.judged.tried
     assert manifest.judged.models == 5
 
 
-def test_what_is_not_better_is_compared_again_when_labels_came(known) -> None:
+def test_what_is_not_better_is_compared_again_when_labels_came(known: Registry) -> None:
     happen(10, right=0.0)
     done = cycle.turn(kept(margin=1e9), known)
     assert (done.verdict, done.version, done.promoted) == ("retrain", "", [])
@@ -106,25 +96,26 @@ def test_what_is_not_better_is_compared_again_when_labels_came(known) -> None:
     assert cycle.turn(kept(), known).version == "2"
 
 
-def test_a_training_that_fails_is_not_tried_every_night(known, monkeypatch) -> None:
+def test_a_training_that_fails_is_not_tried_every_night(
+    known: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
     happen(10, right=0.0)
-    error = package("errors").UserError
 
     def fail(*_: object, **__: object) -> None:
-        raise error("the disk is full of cats")
+        raise UserError("the disk is full of cats")
 
     with monkeypatch.context() as patch:
         patch.setattr(cycle, "train", fail)
-        with pytest.raises(error, match="cats"):
+        with pytest.raises(UserError, match="cats"):
             cycle.turn(kept(), known)
     assert "0 labelled rows came since" in cycle.turn(kept(), known).reason
     with monkeypatch.context() as patch:
         patch.setattr(cycle, "choose", lambda *_: fail())
-        with pytest.raises(error, match="cats"):
+        with pytest.raises(UserError, match="cats"):
             cycle.turn(settings.load(gates=FREE, cycle={"rows": 1}, train=TRAIN), known, force=True)
 
 
-def test_production_is_left_to_people_unless_they_say_so(known) -> None:
+def test_production_is_left_to_people_unless_they_say_so(known: Registry) -> None:
     happen(10, right=0.0)
     done = cycle.turn(kept(unattended=False), known)
     assert done.promoted == ["test", "staging"]
@@ -137,23 +128,18 @@ def test_production_is_left_to_people_unless_they_say_so(known) -> None:
 
 @pytest.mark.parametrize("unattended", [True, False])
 def test_an_earlier_version_that_does_better_comes_back(
-    known, monkeypatch, unattended: bool
+    known: Registry, monkeypatch: pytest.MonkeyPatch, unattended: bool
 ) -> None:
     """Better than what is served, and than a candidate that learnt nothing."""
-    data, train = package("training.snapshots"), package("training.train")
-    target = package("project.target").TARGET
-    frame = data.snapshot(kept()).read()
-    wrong = data.store(frame.assign(**{target: frame[target].to_numpy()[::-1]}), "reversed")
+    frame = snapshots.snapshot(kept()).read()
+    wrong = snapshots.store(frame.assign(**{TARGET: frame[TARGET].to_numpy()[::-1]}), "reversed")
     assert train.train(kept(), known, wrong).version == "2"
-    history = package("registry.history")
     for environment in ("staging", "production"):
-        history.make(
-            package("registry.base").Move(environment, "promote", "2", "1", "me", ""), known
-        )
+        history.make(base.Move(environment, "promote", "2", "1", "me", ""), known)
     happen(10, right=1.0)
     judge = cycle.judge
 
-    def nothing_learnt(*given: object, **named: object):
+    def nothing_learnt(*given: Any, **named: Any) -> Any:
         found = judge(*given, **named)
         return dataclasses.replace(found, scores=found.scores[::-1])
 
@@ -165,12 +151,13 @@ def test_an_earlier_version_that_does_better_comes_back(
         assert "make promote ENV=staging VERSION=1" in done.reason
 
 
-def test_a_label_that_nobody_knows_stops_nothing(known) -> None:
-    if package("bundle").load(Path("var/versions/1")).manifest.classes is None:
+def test_a_label_that_nobody_knows_stops_nothing(known: Registry) -> None:
+    if bundles.load(Path("var/versions/1")).manifest.classes is None:
         pytest.skip("a regression")
     happen(10, right=1.0)
-    with journal.opened(settings.load().journal.url) as log:
-        log.put_outcome(f"2031{0:028}", 7)
+    log = journal.Journal(settings.load().journal.url)
+    log.put_outcome(f"2031{0:028}", 7)
+    log.close()
     done = cycle.turn(kept(), known)
     assert done.verdict == "ok", done.reason
 
@@ -180,7 +167,9 @@ def test_a_label_that_nobody_knows_stops_nothing(known) -> None:
     ("where", "passed"),
     [("train", 0), ("promote", 0), ("promote", 1), ("promote", 2), ("tag", 0), ("tag", 1)],
 )
-def test_a_killed_turn_is_run_again(known, monkeypatch, where: str, passed: int) -> None:
+def test_a_killed_turn_is_run_again(
+    known: Registry, monkeypatch: pytest.MonkeyPatch, where: str, passed: int
+) -> None:
     """Before the training, before each promotion, and before the answer is noted."""
     happen(10, right=0.0)
     holder = known if where == "tag" else cycle

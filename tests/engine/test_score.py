@@ -1,61 +1,28 @@
 """Batch scoring gives what the API gives, whole or not at all, and goes on where it stopped."""
 
-import sqlite3
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from . import package
-
-bundles = package("bundle")
-score = package("batch.score")
-UserError = package("errors").UserError
+from flight_delays import bundle as bundles
+from flight_delays.batch import score
+from flight_delays.bundle import Bundle
+from flight_delays.errors import UserError
+from flight_delays.project import data
+from flight_delays.training import snapshots
 
 
 @pytest.fixture
-def bundle(trained: Path):
+def bundle(trained: Path) -> Bundle:
     return bundles.load(trained / "var/versions/1")
 
 
-def test_every_door_gives_the_same(bundle, sample, monkeypatch) -> None:
-    monkeypatch.setattr(score, "PARTITION", len(sample) // 3 + 1)
-    sample.to_csv("rows.csv", index=False)
-    with sqlite3.connect("rows.db") as db:
-        sample.to_sql("rows", db, index=False)
-    db.close()
-    for source, out in [
-        ("rows.parquet", "out.parquet"),
-        ("rows.csv", "out.csv"),
-        ("sqlite:///rows.db#rows", "sqlite:///rows.db#out"),
-    ]:
-        assert score.score(bundle, source, out) == len(sample)
-    with sqlite3.connect("rows.db") as db:
-        tables = [
-            pd.read_parquet("out.parquet"),
-            pd.read_csv("out.csv"),
-            pd.read_sql("SELECT * FROM out", db),
-        ]
-    db.close()
-    answers = package("predict").predict(
-        bundle,
-        bundles.ROWS.validate_python(
-            package("training.snapshots").records(
-                package("training.snapshots").typed(sample.copy(), "rows")[
-                    package("training.snapshots").FIELDS
-                ]
-            )
-        ),
-    )
-    expected = [a["prediction"] for a in answers]
-    for table in tables:
-        assert len(table) == len(sample)
-        given = [type(e)(v) for e, v in zip(expected, table["prediction"], strict=True)]
-        assert given == (pytest.approx(expected) if isinstance(expected[0], float) else expected)
-
-
-def test_what_training_reads_is_scored(bundle, sample, monkeypatch) -> None:
+def test_what_training_reads_is_scored(
+    bundle: Bundle, sample: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(score, "PARTITION", len(sample) // 2)
     sample.to_parquet("rows.pq", index=False)
     parts = Path("parts.parquet")
@@ -69,22 +36,28 @@ def test_what_training_reads_is_scored(bundle, sample, monkeypatch) -> None:
     assert tables[0] == tables[1] == tables[2]
 
 
-def test_rows_that_clean_leaves_out_are_counted(bundle, sample, monkeypatch, capsys) -> None:
-    project = package("project.data")
-    monkeypatch.setattr(project, "clean", lambda frame: frame.iloc[10:], raising=False)
+def test_rows_that_clean_leaves_out_are_counted(
+    bundle: Bundle,
+    sample: pd.DataFrame,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(data, "clean", lambda frame: frame.iloc[10:], raising=False)
     assert len(score.scored(bundle, sample, "rows")) == len(sample) - 10
     assert "10 rows are left out by clean()" in capsys.readouterr().out
-    broken = sample.assign(**{package("training.snapshots").FIELDS[0]: [[1]] * len(sample)})
+    broken = sample.assign(**{snapshots.FIELDS[0]: pd.Series([[1]] * len(sample))})
     with pytest.raises(UserError, match=r"row 5010\b"):
         score.scored(bundle, broken, "rows", 5000)
 
 
-def test_a_stopped_run_goes_on(bundle, sample, monkeypatch) -> None:
+def test_a_stopped_run_goes_on(
+    bundle: Bundle, sample: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
     size = len(sample) // 3 + 1
     monkeypatch.setattr(score, "PARTITION", size)
     real, calls = score.scored, []
 
-    def stop_at_second(*arguments):
+    def stop_at_second(*arguments: Any) -> Any:
         calls.append(1)
         if len(calls) == 2:
             raise KeyboardInterrupt
@@ -99,13 +72,15 @@ def test_a_stopped_run_goes_on(bundle, sample, monkeypatch) -> None:
     assert not list(score.WORK.iterdir())
 
 
-def test_a_table_is_replaced_whole_or_not_at_all(bundle, sample, monkeypatch) -> None:
+def test_a_table_is_replaced_whole_or_not_at_all(
+    bundle: Bundle, sample: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(score, "PARTITION", len(sample) // 2)
     out = "sqlite:///out.db#scores"
     score.score(bundle, "rows.parquet", out)
     real, calls = pd.DataFrame.to_sql, []
 
-    def fails_at_second(*arguments, **named):
+    def fails_at_second(*arguments: Any, **named: Any) -> Any:
         calls.append(1)
         if len(calls) == 2:
             raise OSError("disk full")
@@ -118,7 +93,7 @@ def test_a_table_is_replaced_whole_or_not_at_all(bundle, sample, monkeypatch) ->
     assert len(pd.read_sql_table("scores", "sqlite:///out.db")) == len(sample)
 
 
-def test_a_database_that_cannot_be_written_is_one_line_without_its_password(bundle) -> None:
+def test_a_database_that_cannot_be_written_is_one_line_without_its_password(bundle: Bundle) -> None:
     with pytest.raises(UserError, match="cannot be written") as told:
         score.score(bundle, "rows.parquet", "postgresql+psycopg://u:p/w@127.0.0.1:1/x#y")
     assert "u:***@127.0.0.1:1/x#y" in str(told.value)
@@ -126,7 +101,7 @@ def test_a_database_that_cannot_be_written_is_one_line_without_its_password(bund
     assert "\n" not in str(told.value)
 
 
-def test_examples_keep_their_scores(bundle) -> None:
+def test_examples_keep_their_scores(bundle: Bundle) -> None:
     rows = pd.DataFrame([e["features"] for e in bundle.examples])
     rows.to_csv("examples.csv", index=False)
     score.score(bundle, "examples.csv", "out.parquet")
@@ -137,7 +112,7 @@ def test_examples_keep_their_scores(bundle) -> None:
     np.testing.assert_allclose(given.squeeze(), expected.squeeze(), atol=1e-4, rtol=1e-4)
 
 
-def test_what_cannot_be_scored_is_named(bundle, sample) -> None:
+def test_what_cannot_be_scored_is_named(bundle: Bundle, sample: pd.DataFrame) -> None:
     with pytest.raises(UserError, match=r"is no output"):
         score.score(bundle, "rows.parquet", "out.txt")
     with pytest.raises(UserError, match=r"nowhere.csv: cannot be read"):

@@ -1,8 +1,10 @@
 """What is served is what was trained: on held-out rows, on probes, and number by number."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,20 +17,16 @@ from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, SplineTransformer
 
-from . import NAME, package
-
-bundles = package("bundle")
-contract = package("contract")
-data = package("training.snapshots")
-export = package("training.export")
-fitting = package("training.fitting")
-predictor = package("predictor")
-probes = package("training.probes")
-provenance = package("training.provenance")
-rounding = package("training.rounding")
-settings = package("settings")
-unseen = package("evaluation.unseen")
-UserError = package("errors").UserError
+from flight_delays import bundle as bundles
+from flight_delays import contract, errors, predictor, settings
+from flight_delays.batch import score
+from flight_delays.bundle import Bundle
+from flight_delays.errors import UserError
+from flight_delays.evaluation import unseen
+from flight_delays.project import features
+from flight_delays.project import model as project_model
+from flight_delays.training import export, fitting, probes, provenance, rounding
+from flight_delays.training import snapshots as data
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +36,7 @@ def frame(trained_home: Path) -> pd.DataFrame:
 
 
 @pytest.fixture(scope="module")
-def halves(frame) -> tuple[pd.DataFrame, pd.DataFrame]:
+def halves(frame: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Rows to train on, and later ones that miss nothing."""
     half = len(frame) // 2
     whole = frame.iloc[half:].dropna(subset=data.FIELDS)
@@ -48,18 +46,23 @@ def halves(frame) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 @pytest.fixture(scope="module")
-def fitted(halves):
+def fitted(halves: tuple[pd.DataFrame, pd.DataFrame]) -> fitting.Fitted:
     early, _ = halves
     return fitting.fit(fitting.Table.of(early), 0, len(early), 0)
 
 
 @pytest.fixture
-def exported(fitted, halves, bundle_dir: Path, tmp_path: Path):
+def exported(
+    fitted: fitting.Fitted,
+    halves: tuple[pd.DataFrame, pd.DataFrame],
+    bundle_dir: Path,
+    tmp_path: Path,
+) -> Callable[..., Bundle]:
     """Exports the fitted model, served through `change` of its predictor."""
 
-    def made(monkeypatch=None, change=None):
+    def made(monkeypatch: pytest.MonkeyPatch | None = None, change: Any = None) -> Bundle:
         real = predictor.load
-        if change:
+        if monkeypatch:
             monkeypatch.setattr(export.predictor, "load", lambda path: change(real(path)))
         manifest = bundles.Manifest.model_validate_json((bundle_dir / "manifest.json").read_text())
         names = {"numbers": fitted.numbers, "categories": fitted.categories}
@@ -72,11 +75,13 @@ def exported(fitted, halves, bundle_dir: Path, tmp_path: Path):
 
 def nullable(kind: str) -> list[str]:
     """Fields of a kind that may be missing and that derive() passes on under their name."""
-    fields = package("project.features").Features.model_fields
+    fields = features.Features.model_fields
     return [n for n, k in contract.KINDS.items() if k == kind and not fields[n].is_required()]
 
 
-def test_probes_are_proofs_and_no_requests(exported, halves) -> None:
+def test_probes_are_proofs_and_no_requests(
+    exported: Any, halves: tuple[pd.DataFrame, pd.DataFrame]
+) -> None:
     bundle = exported()
     assert bundle.manifest.dtype == predictor.DTYPE
     assert bundle.manifest.parity <= bundles.TOLERANCE
@@ -88,7 +93,7 @@ def test_probes_are_proofs_and_no_requests(exported, halves) -> None:
     assert found >= {*nullable("number"), *nullable("category"), *nullable("time")}
 
 
-def test_probes_keep_to_the_contract(halves) -> None:
+def test_probes_keep_to_the_contract(halves: tuple[pd.DataFrame, pd.DataFrame]) -> None:
     made = probes.probes(*halves)
     bundles.ROWS.validate_python([probe.row.model_dump() for probe in made])
     kinds = {probe.kind for probe in made if probe.field}
@@ -96,13 +101,13 @@ def test_probes_keep_to_the_contract(halves) -> None:
 
 
 def test_a_model_that_differs_where_something_is_missing_is_refused(
-    exported, fitted, monkeypatch
+    exported: Callable[..., Bundle], fitted: fitting.Fitted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not {*nullable("number")} & {*fitted.numbers}:
         pytest.skip("no number may be missing")
 
-    def change(real):
-        def answer(numbers, categories):
+    def change(real: Any) -> Any:
+        def answer(numbers: np.ndarray, categories: np.ndarray) -> Any:
             gone = np.isnan(numbers).any(axis=1)
             scores = np.array(real(numbers, categories))
             scores[gone] = scores[gone] + 1
@@ -115,12 +120,14 @@ def test_a_model_that_differs_where_something_is_missing_is_refused(
     assert "\n" not in str(error.value)
 
 
-def test_only_one_side_that_refuses_is_a_difference(exported, fitted, monkeypatch) -> None:
+def test_only_one_side_that_refuses_is_a_difference(
+    exported: Callable[..., Bundle], fitted: fitting.Fitted, monkeypatch: pytest.MonkeyPatch
+) -> None:
     if not {n for n, k in contract.KINDS.items() if k == "category"} & {*fitted.categories}:
         pytest.skip("no category")
 
-    def change(real):
-        def answer(numbers, categories):
+    def change(real: Any) -> Any:
+        def answer(numbers: np.ndarray, categories: np.ndarray) -> Any:
             if (categories == "never seen").any():
                 raise ValueError("unknown category")
             return real(numbers, categories)
@@ -165,13 +172,15 @@ def test_columns_that_float32_spoils_are_found() -> None:
     assert spoilt(start - 1_700_000_000, start + length - 1_700_000_000) == []
 
 
-def test_a_model_that_needs_more_than_float32_is_refused(frame, monkeypatch) -> None:
+def test_a_model_that_needs_more_than_float32_is_refused(
+    frame: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
     start, length = large(len(frame))
     derived = {"start": start, "end": start + length}
     monkeypatch.setattr(export.contract, "derive", lambda _: derived)
     monkeypatch.setattr(export, "SAMPLE", len(frame))
     matrix = np.column_stack([start, start + length]).astype(np.float32)
-    fitted = SimpleNamespace(numbers=["start", "end"], categories=[], classes=None)
+    fitted: Any = SimpleNamespace(numbers=["start", "end"], categories=[], classes=None)
     fitted.model = LinearRegression().fit(matrix, length)
     with pytest.raises(UserError, match=r"start and end: float32.*subtract an origin.*derive"):
         export._refuse_rounding(fitted, frame)
@@ -179,13 +188,13 @@ def test_a_model_that_needs_more_than_float32_is_refused(frame, monkeypatch) -> 
     export._refuse_rounding(fitted, frame)  # scikit-learn itself sees no more
 
 
-def test_an_older_bundle_is_served_with_the_numbers_it_was_trained_on(bundle_dir) -> None:
+def test_an_older_bundle_is_served_with_the_numbers_it_was_trained_on(bundle_dir: Path) -> None:
     manifest = json.loads((bundle_dir / "manifest.json").read_text())
     assert manifest.pop("dtype") == predictor.DTYPE
     older = bundles.Manifest.model_validate(manifest)
     seen = []
 
-    def answer(numbers, categories):
+    def answer(numbers: np.ndarray, categories: np.ndarray) -> np.ndarray:
         seen.append(numbers.dtype)
         return np.zeros(len(numbers))
 
@@ -197,7 +206,7 @@ def test_an_older_bundle_is_served_with_the_numbers_it_was_trained_on(bundle_dir
 
 
 @pytest.fixture
-def refusing(trained: Path):
+def refusing(trained: Path) -> tuple[Bundle, dict[str, Any], str]:
     """A bundle whose model knows only the categories of its training; a row; a field of it."""
     bundle = bundles.load(trained / "var/versions/1")
     names = [n for n in bundle.manifest.categories if contract.KINDS.get(n) == "category"]
@@ -205,7 +214,7 @@ def refusing(trained: Path):
         pytest.skip("no category")
     place = bundle.manifest.categories.index(names[0])
 
-    def answer(numbers, categories):
+    def answer(numbers: np.ndarray, categories: np.ndarray) -> np.ndarray:
         if (categories[:, place] == "never seen").any():
             raise ValueError("unknown category\nin the second line more")
         return bundle.predictor(numbers, categories)
@@ -215,7 +224,9 @@ def refusing(trained: Path):
     return refuses, row, names[0]
 
 
-def test_a_row_that_the_model_refuses_is_named(refusing) -> None:
+def test_a_row_that_the_model_refuses_is_named(
+    refusing: tuple[Bundle, dict[str, Any], str],
+) -> None:
     bundle, row, name = refusing
     wrong = bundles.ROWS.validate_python([row | {name: "never seen"}])
     said = f"{name} is 'never seen', which training did not see: unknown category"
@@ -223,11 +234,15 @@ def test_a_row_that_the_model_refuses_is_named(refusing) -> None:
         bundle.scores(contract.columns(wrong))
     pd.DataFrame([row] * 3 + [row | {name: "never seen"}]).to_csv("new.csv", index=False)
     with pytest.raises(UserError, match=f"new.csv: row 3: the model has no answer: {said}$"):
-        package("batch.score").score(bundle, "new.csv", "out.csv")
+        score.score(bundle, "new.csv", "out.csv")
     assert not Path("out.csv").exists()
 
 
-def test_rows_without_an_answer_judge_nobody(refusing, frame, monkeypatch) -> None:
+def test_rows_without_an_answer_judge_nobody(
+    refusing: tuple[Bundle, dict[str, Any], str],
+    frame: pd.DataFrame,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     bundle, row, name = refusing
     rows = bundles.ROWS.validate_python([row, row | {name: "never seen"}, row, row])
     (expected, *_), given = bundle.scores(contract.columns(rows[:1])), contract.columns(rows)
@@ -243,11 +258,13 @@ def test_rows_without_an_answer_judge_nobody(refusing, frame, monkeypatch) -> No
     np.testing.assert_array_equal(np.isnan(scores.reshape(len(frame), -1)).any(axis=1), strange)
 
     monkeypatch.setattr(contract, "derive", lambda columns: {})
-    with pytest.raises(package("errors").BundleError, match="no longer gives"):
+    with pytest.raises(errors.BundleError, match="no longer gives"):
         bundle.answers(given)
 
 
-def test_a_model_that_refuses_rows_that_judge_it_is_one_line(frame, monkeypatch) -> None:
+def test_a_model_that_refuses_rows_that_judge_it_is_one_line(
+    frame: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
     table = fitting.Table.of(frame)
     names = [n for n in table.categories if contract.KINDS.get(n) == "category"]
     if not names:
@@ -264,18 +281,20 @@ def test_a_model_that_refuses_rows_that_judge_it_is_one_line(frame, monkeypatch)
     assert "\n" not in str(error.value)
 
 
-def store(model, numbers: int, categories: int, path: Path, monkeypatch):
+def store(
+    model: Any, numbers: int, categories: int, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Any:
     """A model as it is served; skops trusts what it holds."""
     if predictor.FILE.endswith(".skops"):
         import skops.io
 
         types = skops.io.get_untrusted_types(data=skops.io.dumps(model))
-        monkeypatch.setattr(package("project.model"), "TRUSTED", types)
+        monkeypatch.setattr(project_model, "TRUSTED", types)
     predictor.export(model, numbers, categories, path)
     return predictor.load(path)
 
 
-def table(n: int = 200):
+def table(n: int = 200) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     random = np.random.default_rng(0)
     numbers = random.normal(size=(n, 1)).astype(predictor.DTYPE)
     numbers[::5] = np.nan
@@ -283,7 +302,9 @@ def table(n: int = 200):
     return numbers, categories, (categories[:, 0] == "a") & ~(numbers[:, 0] > 0)
 
 
-def test_an_unknown_category_that_is_an_error_is_a_value_error(tmp_path, monkeypatch) -> None:
+def test_an_unknown_category_that_is_an_error_is_a_value_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     numbers, categories, labels = table()
     onehot = ColumnTransformer([("c", OneHotEncoder(), [1])])
     model = make_pipeline(onehot, LogisticRegression())
@@ -294,7 +315,9 @@ def test_an_unknown_category_that_is_an_error_is_a_value_error(tmp_path, monkeyp
         predict(numbers[:1], np.array([["z"]], dtype=object))
 
 
-def test_histogram_boosting_is_served_as_it_was_trained(tmp_path, monkeypatch) -> None:
+def test_histogram_boosting_is_served_as_it_was_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     numbers, categories, labels = table()
     model = HistGradientBoostingClassifier(max_iter=5).fit(numbers, labels)
     predict = store(model, 1, 0, tmp_path / predictor.FILE, monkeypatch)
@@ -304,7 +327,7 @@ def test_histogram_boosting_is_served_as_it_was_trained(tmp_path, monkeypatch) -
 
 
 @pytest.mark.skipif(predictor.FILE != "model.onnx", reason="skops stores all of scikit-learn")
-def test_why_a_model_cannot_be_exported_is_one_line(tmp_path) -> None:
+def test_why_a_model_cannot_be_exported_is_one_line(tmp_path: Path) -> None:
     numbers, _, labels = table()
     model = make_pipeline(SplineTransformer(), LogisticRegression())
     model.fit(np.nan_to_num(numbers), labels)
@@ -323,9 +346,17 @@ def test_why_a_model_cannot_be_exported_is_one_line(tmp_path) -> None:
             predictor.export(model, 0, 1, tmp_path / "words.onnx")
 
 
-def test_packages_that_serving_does_not_install_are_found(tmp_path, monkeypatch) -> None:
+def test_packages_that_serving_does_not_install_are_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
-    modules = {"builtins", "json.decoder", f"{NAME}.project.model", "numpy", "sklearn.tree._tree"}
+    modules = {
+        "builtins",
+        "json.decoder",
+        "flight_delays.project.model",
+        "numpy",
+        "sklearn.tree._tree",
+    }
     Path("pyproject.toml").write_text('[project]\ndependencies = ["numpy>=2"]')
     assert provenance.not_served(modules) == ["sklearn"]
     Path("pyproject.toml").write_text('[project]\ndependencies = ["scikit-learn>=1,<2"]')
@@ -333,7 +364,9 @@ def test_packages_that_serving_does_not_install_are_found(tmp_path, monkeypatch)
 
 
 @pytest.mark.skipif(predictor.FILE != "model.skops", reason="ONNX needs no package of the model's")
-def test_a_model_of_such_a_package_is_refused(tmp_path, monkeypatch) -> None:
+def test_a_model_of_such_a_package_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     Path("pyproject.toml").write_text('[project]\ndependencies = ["numpy>=2"]')
     with pytest.raises(UserError, match=r"needs .*sklearn.*`dependencies` in pyproject.toml"):

@@ -10,21 +10,22 @@ import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from . import NAME, package
+import flight_delays
+from flight_delays import bundle, errors, settings
+from flight_delays.load import limits as slo
+from flight_delays.load import run as load
+from flight_delays.load import targets as trial
+from flight_delays.monitoring import verdict
+from flight_delays.registry import store as registry
+from flight_delays.serving.journal import store
+
 from .servers import Server
 
-bundle = package("bundle")
-errors = package("errors")
-load = package("load.run")
-registry = package("registry.store")
-settings = package("settings")
-slo = package("load.limits")
-trial = package("load.targets")
-verdict = package("monitoring.verdict")
-HERE = Path(__file__).parents[1]
+HERE = Path(flight_delays.__file__).parents[2]
 FEW = {"users": 5, "spawn_rate": 5, "run_time": 3, "p95_ms": 9e4, "p99_ms": 9e4}
 
 
@@ -36,7 +37,7 @@ def locustfile(monkeypatch: pytest.MonkeyPatch) -> None:
 CLOSED = "HTTPConnectionClosed: connection closed."
 
 
-def entry(times: dict[float, int], failures: int = 0) -> dict[str, object]:
+def entry(times: dict[float, int], failures: int = 0) -> dict[str, Any]:
     """What was kept of the requests of one name: how many took so many milliseconds."""
     errors = {CLOSED: failures} if failures else {}
     flat = [ms for ms, n in times.items() for _ in range(n)]
@@ -58,7 +59,7 @@ def entry(times: dict[float, int], failures: int = 0) -> dict[str, object]:
     ],
     ids=["within", "p95", "p99", "failures", "nothing", "nothing-of-the-kind"],
 )
-def test_the_limits_decide(bundle_dir: Path, record: dict[str, object], reason: str) -> None:
+def test_the_limits_decide(bundle_dir: Path, record: dict[str, Any], reason: str) -> None:
     limits = settings.Load(p95_ms=100, p99_ms=250)
     report = slo.report(bundle.load(bundle_dir), record, limits)
     assert report["passed"] is not bool(reason)
@@ -92,7 +93,7 @@ def test_what_is_not_there_is_not_loaded(trained: Path) -> None:
 def test_a_broken_limit_fails_the_command(trained: Path) -> None:
     shutil.copytree(HERE / "loadtest", "loadtest")
     own = {"LOAD_USERS": "2", "LOAD_RUN_TIME": "2", "LOAD_P95_MS": "0.01"}
-    command = [sys.executable, "-m", NAME, "load", "--env", "test"]
+    command = [sys.executable, "-m", "flight_delays", "load", "--env", "test"]
     done = subprocess.run(command, env=os.environ | own, capture_output=True, text=True)
     assert done.returncode == 1, done.stderr
     assert "p95 of one row is" in done.stderr
@@ -124,7 +125,7 @@ def test_a_server_that_others_use_keeps_nothing_of_a_load_test(
         assert server.stop() == 0
     assert report["requests"] > 0
     assert not report["failures"]
-    assert not package("serving.journal.store").Journal(url).rows()
+    assert not store.Journal(url).rows()
 
 
 @pytest.mark.slow

@@ -2,15 +2,15 @@
 
 import json
 import warnings
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import numpy as np
 import pytest
 from scipy.spatial.distance import jensenshannon
 from scipy.stats import wasserstein_distance
 
-from . import package
-
-drift = package("monitoring.drift")
+from flight_delays.monitoring import drift
 
 SHAPES = {
     "normal": lambda rng, n: rng.normal(5, 2, n),
@@ -27,27 +27,27 @@ TAILS = {
 }
 
 
-def text(values) -> np.ndarray:
-    values = list(values)
-    column = np.empty(len(values), dtype=object)
-    column[:] = values
+def text(values: Iterable[Any]) -> np.ndarray:
+    found = list(values)
+    column = np.empty(len(found), dtype=object)
+    column[:] = found
     return column
 
 
 @pytest.fixture(autouse=True)
-def _strict():
+def _strict() -> Iterator[None]:
     with warnings.catch_warnings(action="error", category=RuntimeWarning):
         yield
 
 
-def through_json(columns, scores=None):
+def through_json(columns: dict[str, np.ndarray], scores: np.ndarray | None = None) -> Any:
     """As monitor reads it: written with the bundle, and read back."""
     return json.loads(json.dumps(drift.reference(columns, scores), allow_nan=False))
 
 
 @pytest.mark.parametrize("name", SHAPES)
 @pytest.mark.parametrize("moved", [0, 0.3])
-def test_a_number_agrees_with_scipy_on_all_rows(name: str, moved: float):
+def test_a_number_agrees_with_scipy_on_all_rows(name: str, moved: float) -> None:
     rng = np.random.default_rng(1)
     then, now = SHAPES[name](rng, 20_000), SHAPES[name](rng, 3_000)
     now = now + moved * then.std()
@@ -55,7 +55,7 @@ def test_a_number_agrees_with_scipy_on_all_rows(name: str, moved: float):
     assert found == pytest.approx(wasserstein_distance(then, now) / then.std(), abs=0.01)
 
 
-def test_a_category_agrees_with_scipy_to_the_last_digits():
+def test_a_category_agrees_with_scipy_to_the_last_digits() -> None:
     rng = np.random.default_rng(2)
     then, now = rng.choice(list("abcde"), 5_000), rng.choice(list("bcdefg"), 700)
     shares = [[np.mean(rows == c) for c in "abcdefg"] for rows in (then, now)]
@@ -65,7 +65,7 @@ def test_a_category_agrees_with_scipy_to_the_last_digits():
 
 @pytest.mark.parametrize("name", SHAPES)
 @pytest.mark.parametrize("rows", [100, 1000])
-def test_windows_from_the_same_source_seldom_exceed_the_threshold(name: str, rows: int):
+def test_windows_from_the_same_source_seldom_exceed_the_threshold(name: str, rows: int) -> None:
     rng = np.random.default_rng(3)
     reference = through_json({"x": SHAPES[name](rng, 20_000)})
     limit = drift.thresholds(reference, rows, 0.0)["x"]
@@ -76,7 +76,7 @@ def test_windows_from_the_same_source_seldom_exceed_the_threshold(name: str, row
     assert np.mean(over) <= 0.04  # 1 % is meant; 4 % of 200 would be seen once in 2,000 tries
 
 
-def test_many_categories_need_a_wider_threshold_than_the_setting():
+def test_many_categories_need_a_wider_threshold_than_the_setting() -> None:
     rng = np.random.default_rng(4)
     source = text(f"k{i}" for i in rng.integers(0, 100, 10_000))
     reference = through_json({"c": source})
@@ -87,7 +87,7 @@ def test_many_categories_need_a_wider_threshold_than_the_setting():
 
 
 @pytest.mark.parametrize("name", TAILS)
-def test_a_heavy_tail_sets_nothing_off(name: str):
+def test_a_heavy_tail_sets_nothing_off(name: str) -> None:
     over = []
     for seed in range(20):  # a tail differs from one reference to the next
         rng = np.random.default_rng(seed)
@@ -101,7 +101,7 @@ def test_a_heavy_tail_sets_nothing_off(name: str):
 
 @pytest.mark.parametrize("code", [999_999.0, -1e9, 1.7e308])
 @pytest.mark.parametrize("share", [0.0002, 0.002, 0.05])
-def test_a_code_for_unknown_hides_no_move(code: float, share: float):
+def test_a_code_for_unknown_hides_no_move(code: float, share: float) -> None:
     rng = np.random.default_rng(8)
 
     def rows(mean: float, n: int) -> np.ndarray:
@@ -115,7 +115,7 @@ def test_a_code_for_unknown_hides_no_move(code: float, share: float):
     assert drift.distances(reference, {"x": rows(70, 1000)})["x"] > 2 * limit
 
 
-def test_one_wild_value_in_a_window_is_no_drift_and_many_are():
+def test_one_wild_value_in_a_window_is_no_drift_and_many_are() -> None:
     rng = np.random.default_rng(9)
     reference = through_json({"x": rng.normal(size=20_000)})
     limit, window = drift.thresholds(reference, 1000, 0.1)["x"], rng.normal(size=1000)
@@ -126,7 +126,7 @@ def test_one_wild_value_in_a_window_is_no_drift_and_many_are():
 
 
 @pytest.mark.parametrize("rows", [100, 500])
-def test_rare_categories_are_no_drift_of_a_small_reference(rows: int):
+def test_rare_categories_are_no_drift_of_a_small_reference(rows: int) -> None:
     over = []
     for seed in range(20):
         rng = np.random.default_rng(seed)
@@ -149,7 +149,7 @@ def words(rng: np.random.Generator, language: str, n: int) -> np.ndarray:
     return text(" ".join(rng.choice(language.split(), rng.integers(4, 12))) for _ in range(n))
 
 
-def test_texts_are_watched_by_their_length_and_do_not_travel():
+def test_texts_are_watched_by_their_length_and_do_not_travel() -> None:
     rng = np.random.default_rng(10)
     english = "where is my order it never came and nobody answers the telephone thanks"
     columns = {"said": words(rng, english, 3_000), "c": text(rng.choice(list("abc"), 3_000))}
@@ -168,7 +168,7 @@ def test_texts_are_watched_by_their_length_and_do_not_travel():
     assert drift.distances(reference, {**columns, "said": none})["said"] > limit
 
 
-def test_a_reference_of_the_first_version_still_serves():
+def test_a_reference_of_the_first_version_still_serves() -> None:
     """What 0.1.0 wrote: no fences, and texts among the categories."""
     points = np.linspace(-1.7, 1.7, 512).tolist()
     texts = {f"text {i}": 1 for i in range(1000)}
@@ -195,7 +195,7 @@ def test_a_reference_of_the_first_version_still_serves():
     assert drift.unseen(old) == ["said"]
 
 
-def test_missing_values_are_drift_too():
+def test_missing_values_are_drift_too() -> None:
     rng = np.random.default_rng(5)
     x, c = rng.normal(size=5_000), text(rng.choice(list("ab"), 5_000))
     reference = through_json({"x": x, "c": c})
@@ -209,7 +209,7 @@ def test_missing_values_are_drift_too():
     assert all(found[name] > limits[name] for name in found)
 
 
-def test_the_edges_are_defined():
+def test_the_edges_are_defined() -> None:
     empty, constant = np.full(100, np.nan), np.full(100, 7.0)
     columns = {"empty": empty, "constant": constant, "none": text([""] * 100), "c": text("ab" * 50),
                "x": np.arange(100.0), "flag": np.arange(100) % 2 == 0}  # fmt: skip
@@ -231,19 +231,23 @@ def test_the_edges_are_defined():
         assert np.isfinite(list(drift.distances(reference, window).values())).all()
 
 
-def test_scores_are_compared_class_by_class():
+def test_scores_are_compared_class_by_class() -> None:
     rng = np.random.default_rng(6)
     scores = rng.dirichlet([1, 2, 3], 2_000)
     reference = through_json({"x": np.arange(9.0)}, scores)
     same = drift.score_drift(reference, scores[:500], 0.1)
     swapped = drift.score_drift(reference, scores[:500, [2, 1, 0]], 0.1)
+    assert same is not None
+    assert swapped is not None
     assert same["distance"] < same["threshold"] < swapped["distance"]
     assert drift.score_drift(through_json({"x": np.arange(9.0)}), scores, 0.1) is None
     values = through_json({"x": np.arange(9.0)}, scores[:, 0])
-    assert drift.score_drift(values, scores[:, 0], 0.1)["distance"] < 0.01
+    found = drift.score_drift(values, scores[:, 0], 0.1)
+    assert found is not None
+    assert found["distance"] < 0.01
 
 
-def test_it_is_small_and_the_same_each_time():
+def test_it_is_small_and_the_same_each_time() -> None:
     rng = np.random.default_rng(7)
     columns = {f"n{i}": rng.normal(size=5_000) * 10.0 ** (i - 10) for i in range(20)}
     columns |= {f"c{i}": text(f"id-{j}" for j in rng.integers(0, 9_999, 5_000)) for i in range(10)}

@@ -8,13 +8,14 @@ from threading import Thread
 
 import pytest
 
-from . import package
-from .conftest import inside
-from .servers import free_port
+from flight_delays import bundle as bundles
+from flight_delays import errors, settings
+from flight_delays.registry import store as registry
+from flight_delays.training import provenance, snapshots
+from flight_delays.training import train as training
 
-bundles = package("bundle")
-registry = package("registry.store")
-settings = package("settings")
+from ..helpers import inside
+from .servers import free_port
 
 
 def versions() -> list[str]:
@@ -27,9 +28,7 @@ def versions() -> list[str]:
 
 def train() -> None:
     asked = settings.load()
-    package("training.train").train(
-        asked, registry.connect(asked), package("training.snapshots").snapshot(asked)
-    )
+    training.train(asked, registry.connect(asked), snapshots.snapshot(asked))
 
 
 def locations() -> set[str]:
@@ -95,14 +94,16 @@ class Wrong(BaseHTTPRequestHandler):
     ("path", "said"),
     [("/login", "not in a valid JSON"), ("/fails", "500"), ("", "Connection refused")],
 )
-def test_what_is_no_registry_is_named_in_a_line(project, monkeypatch, path: str, said: str) -> None:
+def test_what_is_no_registry_is_named_in_a_line(
+    project: Path, monkeypatch: pytest.MonkeyPatch, path: str, said: str
+) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with ThreadingHTTPServer(("127.0.0.1", 0), Wrong) as server:
         Thread(target=server.serve_forever).start()
         address = f"http://127.0.0.1:{server.server_port if path else free_port()}{path}"
         monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
         try:
-            with pytest.raises(package("errors").RegistryUnavailable) as caught:
+            with pytest.raises(errors.RegistryUnavailable) as caught:
                 registry.connect(settings.load()).versions()
         finally:
             server.shutdown()
@@ -112,8 +113,7 @@ def test_what_is_no_registry_is_named_in_a_line(project, monkeypatch, path: str,
     assert "MLFLOW_TRACKING_URI" in line
 
 
-def test_a_user_without_a_name_is_a_number(monkeypatch) -> None:
-    provenance = package("training.provenance")
+def test_a_user_without_a_name_is_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def unknown() -> str:
         raise OSError("No username set in the environment")

@@ -3,48 +3,54 @@
 import json
 import sqlite3
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 
-from . import package, test_journal
+from flight_delays import bundle as bundles
+from flight_delays import contract
+from flight_delays.batch import outcomes, score
+from flight_delays.bundle import Bundle
+from flight_delays.cli import lifecycle
+from flight_delays.errors import UserError
+from flight_delays.monitoring import monitor
+from flight_delays.monitoring.verdict import Verdict
+from flight_delays.project import features, target
+from flight_delays.registry.store import connect
+from flight_delays.serving.journal.store import Journal, Record, opened
+from flight_delays.settings import load
+from flight_delays.training import snapshots as data
 
-bundles = package("bundle")
-data = package("training.snapshots")
-features = package("project.features")
-outcomes = package("batch.outcomes")
-score = package("batch.score")
-target = package("project.target")
-UserError = package("errors").UserError
 ID, KEY, WHEN = outcomes.ID, features.KEY, features.TIME or "time"
-url, journal = test_journal.url, test_journal.journal
-"""The fixtures: SQLite, and PostgreSQL where there is one."""
 by_key = pytest.mark.skipif(not KEY, reason="the contract has no KEY")
 
 
 @pytest.fixture
-def bundle(trained: Path):
+def bundle(trained: Path) -> Bundle:
     return bundles.load(trained / "var/versions/1")
 
 
 @pytest.fixture
-def classes(bundle):
+def classes(bundle: Bundle) -> list[Any] | None:
     return bundle.manifest.classes
 
 
 @pytest.fixture
-def kept(bundle, journal, sample):
+def kept(bundle: Bundle, journal: Journal, sample: pd.DataFrame) -> pd.DataFrame:
     """The table that scoring left, with the label of each row."""
     assert score.score(bundle, "rows.parquet", "out.parquet", journal, "test") == len(sample)
     frame = pd.read_parquet("out.parquet")
     return frame.assign(outcome=target.target(sample).to_numpy())
 
 
-def told(journal):
+def told(journal: Journal) -> dict[str, Any]:
     return {record.id: record.outcome for record in journal.rows(labelled=True)}
 
 
-def test_every_door_sets_the_same_outcomes(kept, journal, classes) -> None:
+def test_every_door_sets_the_same_outcomes(
+    kept: pd.DataFrame, journal: Journal, classes: list[Any] | None
+) -> None:
     kept = kept[[ID, "outcome"]]
     kept.to_csv("labels.csv", index=False)
     kept.to_parquet("labels.parquet", index=False)
@@ -63,7 +69,9 @@ def test_every_door_sets_the_same_outcomes(kept, journal, classes) -> None:
 
 
 @by_key
-def test_a_label_by_key_and_time_may_be_early(journal, bundle, classes, sample) -> None:
+def test_a_label_by_key_and_time_may_be_early(
+    journal: Journal, bundle: Bundle, classes: list[Any] | None, sample: pd.DataFrame
+) -> None:
     rows = data.labelled(sample, "rows")
     raw = sample.assign(**{WHEN: pd.to_datetime(rows[WHEN])}) if WHEN in rows else sample
     raw.to_csv("raw.csv", index=False)  # the label is what project/target.py makes of it
@@ -76,7 +84,9 @@ def test_a_label_by_key_and_time_may_be_early(journal, bundle, classes, sample) 
     assert (found.matched, found.early, found.replaced) == (len(rows), 0, len(rows))
 
 
-def test_one_bad_row_and_none_is_written(kept, journal, classes) -> None:
+def test_one_bad_row_and_none_is_written(
+    kept: pd.DataFrame, journal: Journal, classes: list[Any] | None
+) -> None:
     bad = kept.dropna()[[ID, "outcome"]].astype(object).reset_index(drop=True)
     bad.loc[3, "outcome"] = "no such thing"
     bad.loc[5, ID] = "0" * 32
@@ -94,7 +104,7 @@ def test_one_bad_row_and_none_is_written(kept, journal, classes) -> None:
     assert "\n" not in text
 
 
-def test_what_a_table_lacks_is_named(journal, classes) -> None:
+def test_what_a_table_lacks_is_named(journal: Journal, classes: list[Any] | None) -> None:
     pd.DataFrame({"n": [1], "outcome": [1]}).to_csv("whose.csv", index=False)
     with pytest.raises(UserError, match=rf"whose.csv: .* needs a column {ID} .* it has n, outcome"):
         outcomes.tell(journal, classes, "whose.csv")
@@ -104,11 +114,12 @@ def test_what_a_table_lacks_is_named(journal, classes) -> None:
         outcomes.tell(journal, classes, "what.csv")
 
 
-def test_ids_and_keys_of_digits_are_texts(journal, classes, bundle, sample) -> None:
-    records = package("serving.journal.store").Record
+def test_ids_and_keys_of_digits_are_texts(
+    journal: Journal, classes: list[Any] | None, bundle: Bundle, sample: pd.DataFrame
+) -> None:
     answer = {"prediction": 0}
     number = "01234567890123456789012345678901"
-    made = records(number, "007", pd.Timestamp("2020-01-01").to_pydatetime(), "1", "c", {}, answer)
+    made = Record(number, "007", pd.Timestamp("2020-01-01").to_pydatetime(), "1", "c", {}, answer)
     journal.write([made])
     label = [target.target(sample).dropna().tolist()[0]]
     pd.DataFrame({ID: [number], "outcome": label}).to_csv("ids.csv", index=False)
@@ -120,7 +131,7 @@ def test_ids_and_keys_of_digits_are_texts(journal, classes, bundle, sample) -> N
 
 
 def test_a_scoring_that_was_killed_keeps_each_row_once(
-    bundle, journal, sample, monkeypatch
+    bundle: Bundle, journal: Journal, sample: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(score, "PARTITION", len(sample) // 3 + 1)
     with sqlite3.connect("rows.db") as db:
@@ -128,7 +139,7 @@ def test_a_scoring_that_was_killed_keeps_each_row_once(
     db.close()
     real, calls = journal.insert, []
 
-    def stop_at_second(*arguments):
+    def stop_at_second(*arguments: Any) -> None:
         calls.append(1)
         if len(calls) == 2:
             raise KeyboardInterrupt
@@ -155,10 +166,10 @@ def test_a_scoring_that_was_killed_keeps_each_row_once(
 
 
 def test_a_row_that_cannot_be_scored_leaves_the_journal_alone(
-    bundle, journal, sample, monkeypatch
+    bundle: Bundle, journal: Journal, sample: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(score, "PARTITION", len(sample) // 3 + 1)
-    numbers = [n for n, k in package("contract").KINDS.items() if k == "number"]
+    numbers = [n for n, k in contract.KINDS.items() if k == "number"]
     broken = sample.astype({numbers[0]: object})
     broken.loc[broken.index[-1], numbers[0]] = "many"
     broken.to_csv("broken.csv", index=False)
@@ -167,22 +178,22 @@ def test_a_row_that_cannot_be_scored_leaves_the_journal_alone(
     assert not journal.rows()
 
 
-def test_a_model_that_only_scores_is_watched(trained, sample, capsys) -> None:
-    cli = package("cli.lifecycle")
-    monitor = package("monitoring.monitor")
-    settings = package("settings").load(monitor={"window": 500})
-    known = package("registry.store").connect(settings)
+def test_a_model_that_only_scores_is_watched(
+    trained: Path, sample: pd.DataFrame, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = load(monitor={"window": 500})
+    known = connect(settings)
 
-    def verdict():
-        with package("serving.journal.store").opened(settings.journal.url) as opened:
-            return monitor.run(settings, known, opened, "test")
+    def verdict() -> Verdict:
+        with opened(settings.journal.url) as journal:
+            return monitor.run(settings, known, journal, "test")
 
     assert verdict().verdict == "unknown"
-    cli.score("rows.parquet", "out.parquet", "test", journal=True)
+    lifecycle.score("rows.parquet", "out.parquet", "test", journal=True)
     assert "labelled rows" in verdict().reason
     labels = pd.read_parquet("out.parquet")[[ID]].assign(outcome=target.target(sample).to_numpy())
     labels.to_csv("labels.csv", index=False)
-    cli.outcomes("labels.csv", "test")
+    lifecycle.outcomes("labels.csv", "test")
     found = verdict()
     assert found.verdict in ("ok", "warn", "retrain"), found.reason
     assert found.labelled == len(labels.dropna())
@@ -190,5 +201,5 @@ def test_a_model_that_only_scores_is_watched(trained, sample, capsys) -> None:
     assert report["matched"] == found.labelled
     labels.assign(**{ID: "x"}).to_csv("labels.csv", index=False)
     with pytest.raises(UserError, match="labels are refused, so none is written: row 0: no predic"):
-        cli.outcomes("labels.csv", "test")
+        lifecycle.outcomes("labels.csv", "test")
     assert len(json.loads(Path("reports/outcomes.json").read_text())["refused"]) == found.labelled

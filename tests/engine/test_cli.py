@@ -7,19 +7,21 @@ from pathlib import Path
 
 import pytest
 
-from . import NAME, package
-
-UserError = package("errors").UserError
+from flight_delays.cli import common, lifecycle, serving
+from flight_delays.errors import UserError
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", NAME, *arguments], capture_output=True, text=True, env=os.environ
+        [sys.executable, "-m", "flight_delays", *arguments],
+        capture_output=True,
+        text=True,
+        env=os.environ,
     )
 
 
 def test_a_bundle_goes_into_a_folder_of_its_own(trained: Path) -> None:
-    bundle = package("cli.serving").bundle
+    bundle = serving.bundle
     for _ in range(2):
         bundle("test", Path("build/bundle"))
         assert [path.name for path in Path("build/bundle").iterdir()] == ["1"]
@@ -41,8 +43,9 @@ def test_what_cannot_be_written_is_one_line(trained: Path) -> None:
     assert "file/below" in done.stderr
 
 
-def test_a_value_of_a_report_is_shown_for_a_pipeline(tmp_path, monkeypatch, capsys) -> None:
-    common, lifecycle = package("cli.common"), package("cli.lifecycle")
+def test_a_value_of_a_report_is_shown_for_a_pipeline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(tmp_path)
     common.keep("cycle", {"version": "2", "promoted": ["test", "staging"], "refused": ""})
     for what in ("cycle.version", "cycle.promoted", "cycle.refused", "cycle.unheard"):

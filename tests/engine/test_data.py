@@ -16,23 +16,24 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from . import NAME, package
+from flight_delays import contract, errors, settings, sources, values
+from flight_delays.bundle import load as load_bundle
+from flight_delays.errors import UserError
+from flight_delays.project import data as project
+from flight_delays.project import features, target
+from flight_delays.serving.journal import store as journal
+from flight_delays.training import snapshots as data
 
-data = package("training.snapshots")
-values = package("values")
-features = package("project.features")
-target = package("project.target")
-settings = package("settings")
-UserError = package("errors").UserError
+from .conftest import Another
+
 FIELD = next(iter(features.Features.model_fields))
 
 
-def settings_for(uri: str, **train: object):
+def settings_for(uri: str, **train: object) -> settings.Settings:
     return settings.load(data={"uri": uri, "journal": False}, train=train)
 
 
-def test_a_column_that_is_empty_is_missing_in_every_row(tmp_path) -> None:
-    sources = package("sources")
+def test_a_column_that_is_empty_is_missing_in_every_row(tmp_path: Path) -> None:
     frame = pd.DataFrame({"a": [1, 2], "b": pd.array([None, None], dtype="Int64"), "c": ["x", "y"]})
     frame.to_csv(tmp_path / "rows.csv", index=False)
     frame.to_parquet(tmp_path / "rows.parquet", index=False)
@@ -42,50 +43,28 @@ def test_a_column_that_is_empty_is_missing_in_every_row(tmp_path) -> None:
                 assert part["b"].isna().all()
 
 
-def test_what_is_empty_is_missing_beside_the_na_values_of_ones_own(tmp_path, monkeypatch) -> None:
-    sources = package("sources")
-    monkeypatch.setattr(package("project.data"), "CSV", {"na_values": ["NA"]}, raising=False)
+def test_what_is_empty_is_missing_beside_the_na_values_of_ones_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(project, "CSV", {"na_values": ["NA"]}, raising=False)
     (tmp_path / "rows.csv").write_text("a,b\n1,x\nNA,\n,NA\n")
     frame = sources.read(str(tmp_path / "rows.csv"))
     assert frame["a"].isna().tolist() == [False, True, True]
     assert frame["b"].isna().tolist() == [False, True, True]
 
 
-def test_a_label_that_was_mistyped_is_no_class(capsys) -> None:
+def test_a_label_that_was_mistyped_is_no_class(capsys: pytest.CaptureFixture[str]) -> None:
     told = pd.Series([0, 1, 7, *[2] * 10])
     assert data.rare(told, pd.Series([0, 1, 1])).tolist() == [False, False, True, *[False] * 10]
     assert ": 7 is no class of the source" in capsys.readouterr().out
     assert not data.rare(told, pd.Series([0, 1, 7])).any()
 
 
-def test_a_snapshot_is_named_by_its_content(project, sample) -> None:
-    first = data.snapshot(settings_for("rows.parquet"))
-    assert first.path.stem == first.fingerprint == data.sha256(first.path)[:32]
-    stamp = first.path.stat().st_mtime_ns
-    assert data.snapshot(settings_for("rows.parquet")).path == first.path
-    assert first.path.stat().st_mtime_ns == stamp
-    sample.iloc[1:].to_parquet("other.parquet", index=False)
-    assert data.snapshot(settings_for("other.parquet")).fingerprint != first.fingerprint
-    assert data.find(first.fingerprint[:6]).path == first.path
-
-
-def test_every_source_gives_the_same_columns(project, sample) -> None:
-    sample.to_csv("rows.csv", index=False)
-    with sqlite3.connect("rows.db") as db:
-        sample.to_sql("rows", db, index=False)
-    db.close()
-    first, *others = (
-        data.columns(data.snapshot(settings_for(uri)).read())
-        for uri in ("rows.parquet", "rows.csv", "sqlite:///rows.db#rows")
-    )
-    for other in others:
-        for name, column in first.items():
-            np.testing.assert_array_equal(column, other[name], err_msg=name)
-
-
-def test_rows_that_break_the_contract_are_counted_and_shown(project, sample, monkeypatch) -> None:
+def test_rows_that_break_the_contract_are_counted_and_shown(
+    project: Path, sample: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(data, "CHUNK", 10)  # the bad rows stand in several chunks
-    numbers = [n for n, k in package("contract").KINDS.items() if k == "number"]
+    numbers = [n for n, k in contract.KINDS.items() if k == "number"]
     if not numbers:
         pytest.skip("the contract has no number to break")
     name = numbers[0]
@@ -101,9 +80,8 @@ def test_rows_that_break_the_contract_are_counted_and_shown(project, sample, mon
     assert "'many'" in lines[1]
 
 
-def test_labelled_rows_of_the_journal_are_trained_on(trained, sample) -> None:
-    journal = package("serving.journal.store")
-    bundle = package("bundle").load(trained / "var/versions/1")
+def test_labelled_rows_of_the_journal_are_trained_on(trained: Path, sample: pd.DataFrame) -> None:
+    bundle = load_bundle(trained / "var/versions/1")
     before = data.snapshot(settings.load())
     label = before.read()[target.TARGET].tolist()[0]
     log = journal.Journal(settings.load().journal.url)
@@ -127,9 +105,10 @@ def test_labelled_rows_of_the_journal_are_trained_on(trained, sample) -> None:
         assert after.read()[features.KEY].iloc[-1] == "own-key"
 
 
-def test_rows_served_under_another_contract_are_left_out(trained, capsys) -> None:
-    journal = package("serving.journal.store")
-    bundle = package("bundle").load(trained / "var/versions/1")
+def test_rows_served_under_another_contract_are_left_out(
+    trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle = load_bundle(trained / "var/versions/1")
     before = data.snapshot(settings.load())
     label = before.read()[target.TARGET].tolist()[0]
     features = bundle.examples[0]["features"]
@@ -145,7 +124,9 @@ def test_rows_served_under_another_contract_are_left_out(trained, capsys) -> Non
     assert "1 rows of the journal do not fit" in capsys.readouterr().out
 
 
-def test_without_a_time_a_late_label_is_newer_and_moves_no_other_row(project, sample, monkeypatch):
+def test_without_a_time_a_late_label_is_newer_and_moves_no_other_row(
+    project: Path, sample: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(data, "TIME", None)
     late = [pd.Timestamp("2031-01-02"), pd.Timestamp("2031-01-01")]
     told = sample.iloc[:2].pipe(data.labelled, "rows").assign(**{data.ARRIVAL: late})
@@ -164,37 +145,22 @@ def test_without_a_time_a_late_label_is_newer_and_moves_no_other_row(project, sa
     assert data.until(frame) == datetime(2031, 1, 2).isoformat(timespec="microseconds")
 
 
-def test_without_a_time_labels_that_came_in_one_go_are_in_an_order(trained, sample, monkeypatch):
+def test_without_a_time_labels_that_came_in_one_go_are_in_an_order(
+    trained: Path, sample: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(data, "TIME", None)
     kept = settings.load(data={"uri": "rows.parquet", "journal": True})
-    journal = package("serving.journal.store")
-    example = package("bundle").load(trained / "var/versions/1").examples[0]["features"]
+    example = load_bundle(trained / "var/versions/1").examples[0]["features"]
     label = data.records(data.labelled(sample, "rows"))[0][target.TARGET]
     one = journal.Record("0", None, datetime(2030, 1, 1), "1", "?", example, {}, label)
-    with journal.opened(kept.journal.url) as log:
-        log.write([one._replace(id=str(i)) for i in range(20)])
+    log = journal.Journal(kept.journal.url)
+    log.write([one._replace(id=str(i)) for i in range(20)])
+    log.close()
     frame = data.snapshot(kept).read()
     assert data.later(frame, data.until(frame.iloc[: len(sample) + 15])).sum() == 5
 
 
-@pytest.mark.parametrize(
-    ("make", "said"),
-    [
-        (lambda f: f.iloc[:0], "holds no rows"),
-        (lambda f: f.iloc[:5], "too few to train on"),
-        (lambda f: f.drop(columns=FIELD), "has no column"),
-        (lambda f: f.assign(**{FIELD: None}), "holds no value"),
-    ],
-    ids=["empty", "too-few", "no-column", "all-missing"],
-)
-def test_data_that_cannot_be_used_is_refused_in_one_line(project, sample, make, said) -> None:
-    make(sample).to_parquet("bad.parquet", index=False)
-    with pytest.raises(UserError, match=said) as error:
-        data.snapshot(settings_for("bad.parquet"))
-    assert "\n" not in str(error.value)
-
-
-def test_sources_that_cannot_be_read_are_named(project) -> None:
+def test_sources_that_cannot_be_read_are_named(project: Path) -> None:
     with open("torn.parquet", "wb") as file:
         file.write(b"PAR1 torn")
     for uri, said in [
@@ -208,13 +174,6 @@ def test_sources_that_cannot_be_read_are_named(project) -> None:
             data.snapshot(settings_for(uri))
 
 
-def test_a_missing_target_is_named(project, sample) -> None:
-    raw = set(sample) - set(features.Features.model_fields) - {features.KEY, features.TIME}
-    sample.drop(columns=list(raw)).to_parquet("unlabelled.parquet", index=False)
-    with pytest.raises(UserError, match=r"has no column"):
-        data.snapshot(settings_for("unlabelled.parquet"))
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "content", "said"),
@@ -226,10 +185,12 @@ def test_a_missing_target_is_named(project, sample) -> None:
         ("header.csv", b"a,b\n", "holds no rows"),
     ],
 )
-def test_a_command_ends_with_one_line_and_an_error(project, name, content, said) -> None:
+def test_a_command_ends_with_one_line_and_an_error(
+    project: Path, name: str, content: bytes, said: str
+) -> None:
     if content is not None:
         Path(name).write_bytes(content)
-    command = [sys.executable, "-m", NAME, "data"]
+    command = [sys.executable, "-m", "flight_delays", "data"]
     done = subprocess.run(
         command, env=os.environ | {"DATA_URI": name}, capture_output=True, text=True
     )
@@ -239,15 +200,7 @@ def test_a_command_ends_with_one_line_and_an_error(project, name, content, said)
     assert said in done.stderr
 
 
-def test_rows_come_in_order_of_time_and_the_newest_judge(project, sample) -> None:
-    frame = data.snapshot(settings_for("rows.parquet")).read()
-    at = frame[features.TIME or data.ARRIVAL]
-    assert at.is_monotonic_increasing
-    early, late = package("project.data").split(frame, 0.2)
-    assert at[early.index].max() <= at[late.index].min()
-
-
-def test_keys_are_texts_whatever_the_source_makes_of_them(monkeypatch) -> None:
+def test_keys_are_texts_whatever_the_source_makes_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("KEY", "ID"):
         monkeypatch.setattr(data, name, "own_id")
     frames = [pd.DataFrame({"own_id": ids}) for ids in ([1, 2], [1.0, None], ["1", "x"])]
@@ -266,7 +219,7 @@ def rows_with(**columns: Any) -> pd.DataFrame:
     return frame.assign(**columns)
 
 
-def test_a_key_is_what_the_source_has_even_beside_a_missing_one(another) -> None:
+def test_a_key_is_what_the_source_has_even_beside_a_missing_one(another: Another) -> None:
     own = another("x: float")
     keys = pd.Series(BIG, dtype="Int64").where(np.arange(200) != 5)
     frame = rows_with(id=keys)
@@ -303,7 +256,7 @@ def test_a_key_is_what_the_source_has_even_beside_a_missing_one(another) -> None
         (["a", ["b"]], r"\['b'\] in row 1 names no row"),
     ],
 )
-def test_a_key_that_lost_digits_is_refused(column, said) -> None:
+def test_a_key_that_lost_digits_is_refused(column: Any, said: str) -> None:
     with pytest.raises(UserError, match=said):
         values.keys(pd.Series(column), "rows")
     given = pd.Series([1, 2.0, 0.5, "01", Decimal(10**20), True, None], dtype=object)
@@ -312,7 +265,7 @@ def test_a_key_that_lost_digits_is_refused(column, said) -> None:
     assert made.isna().tolist()[-1]
 
 
-def test_a_key_that_repeats_keeps_its_rows(another) -> None:
+def test_a_key_that_repeats_keeps_its_rows(another: Another) -> None:
     own = another("x: float", **{"TIME = None": 'TIME = "at"'})
     at = pd.date_range("2024-01-01", periods=50).repeat(4)
     frame = rows_with(id=np.arange(200) % 4, at=at)
@@ -342,7 +295,7 @@ def test_a_key_that_repeats_keeps_its_rows(another) -> None:
     assert (table["id"] == "9").sum() == 1
 
 
-def test_a_key_that_is_a_feature_stays_one(another) -> None:
+def test_a_key_that_is_a_feature_stays_one(another: Another) -> None:
     own = another("id: int\nx: float")
     rows_with(id=np.arange(200)).to_csv("rows.csv", index=False)
     journal = own("serving.journal.store")
@@ -360,7 +313,9 @@ def test_a_key_that_is_a_feature_stays_one(another) -> None:
     assert own("training.snapshots").columns(table)["id"].dtype == np.float64
 
 
-def test_what_became_of_every_row_is_said(another, capsys) -> None:
+def test_what_became_of_every_row_is_said(
+    another: Another, capsys: pytest.CaptureFixture[str]
+) -> None:
     own = another("x: float", **{"# HOOKS": "def clean(frame):\n    return frame[frame.x < 1]"})
     frame = rows_with(x=np.arange(200) / 190)
     frame["y"] = frame["y"].astype("Int64").where(np.arange(200) % 10 != 0)
@@ -372,7 +327,9 @@ def test_what_became_of_every_row_is_said(another, capsys) -> None:
     assert "10 cleaned away, 19 unlabelled; 171 rows are kept" in capsys.readouterr().out
 
 
-def test_the_newest_rows_of_a_long_journal_are_read(another, capsys) -> None:
+def test_the_newest_rows_of_a_long_journal_are_read(
+    another: Another, capsys: pytest.CaptureFixture[str]
+) -> None:
     own = another("x: float")
     rows_with().to_csv("rows.csv", index=False)
     journal = own("serving.journal.store")
@@ -408,7 +365,7 @@ MOMENTS = [datetime(2024, 3, 31), datetime(2024, 10, 27, 1, 30)]
         pd.Series([date(2024, 3, 31), None]).astype(pd.ArrowDtype(pa.date32())),
     ],
 )
-def test_times_are_utc_to_the_microsecond_whatever_wrote_them(given) -> None:
+def test_times_are_utc_to_the_microsecond_whatever_wrote_them(given: Any) -> None:
     made = values.times(pd.Series(given), "rows: column at")
     assert made.dtype == "datetime64[us]"
     assert [e for e in made.tolist() if not pd.isna(e)] == MOMENTS[: made.notna().sum()]
@@ -431,14 +388,14 @@ def test_times_are_utc_to_the_microsecond_whatever_wrote_them(given) -> None:
         ([datetime(2013, 1, 1, tzinfo=UTC), datetime(2013, 1, 1)], "in row 0 has an offset"),
     ],
 )
-def test_a_time_that_would_be_guessed_is_refused(given, said) -> None:
+def test_a_time_that_would_be_guessed_is_refused(given: Any, said: str) -> None:
     with pytest.raises(UserError, match=f"^rows: column at: .*{said}") as error:
         values.times(pd.Series(given, dtype=object), "rows: column at")
     assert "\n" not in str(error.value)
     assert "clean() of project/data.py" in str(error.value)
 
 
-def test_the_api_takes_no_number_for_a_time(another) -> None:
+def test_the_api_takes_no_number_for_a_time(another: Another) -> None:
     own = another("at: datetime")
     asks = own("serving.schemas").Ask
     assert asks.model_validate_json('{"features": {"at": "2024-01-01T00:00:00+01:00"}}')
@@ -448,7 +405,7 @@ def test_the_api_takes_no_number_for_a_time(another) -> None:
                 asks.model_validate_json(body.replace("AT", at))
 
 
-def test_a_row_without_a_time_has_no_place_in_order(another) -> None:
+def test_a_row_without_a_time_has_no_place_in_order(another: Another) -> None:
     own = another("x: float", **{"TIME = None": 'TIME = "at"'})
     rows_with(at=["" if i == 7 else "2024-01-01" for i in range(200)]).to_csv("rows.csv")
     with pytest.raises(own("errors").UserError, match=r"1 rows have no time, .* row 7"):
@@ -465,7 +422,7 @@ def clean(frame):
 """
 
 
-def test_scoring_reads_a_table_as_training_does(another) -> None:
+def test_scoring_reads_a_table_as_training_does(another: Another) -> None:
     own = another("x: float\nat: datetime", **{"# HOOKS": HOOKS})
     frame = rows_with(Dia="13/02/2024").rename(columns={"id": "Código", "x": "Preço", "y": "Alvo"})
     frame.loc[1:, "Dia"] = "01/03/2024"
@@ -497,7 +454,7 @@ def test_scoring_reads_a_table_as_training_does(another) -> None:
         ),
     ],
 )
-def test_a_clean_that_fails_is_one_line(another, hook, said) -> None:
+def test_a_clean_that_fails_is_one_line(another: Another, hook: str, said: str) -> None:
     own = another("x: float", **{"# HOOKS": hook})
     rows_with().to_csv("rows.csv", index=False)
     with pytest.raises(own("errors").UserError, match=said) as error:
@@ -513,7 +470,7 @@ count: int | None = None
 """
 
 
-def test_names_that_are_no_identifiers_and_truths_as_texts(another) -> None:
+def test_names_that_are_no_identifiers_and_truths_as_texts(another: Another) -> None:
     own = another(ODD_NAMES)
     truth = np.where(np.arange(200) % 3 == 0, "t", "f").astype(object)
     truth[7] = None
@@ -563,7 +520,7 @@ def test_names_that_are_no_identifiers_and_truths_as_texts(another) -> None:
         ("frame['nothing']", "has no column 'nothing', which .* it has id, x, y"),
     ],
 )
-def test_labels_are_one_value_a_row_of_one_kind(another, labels, said) -> None:
+def test_labels_are_one_value_a_row_of_one_kind(another: Another, labels: Any, said: str) -> None:
     own = another("x: float", **{'return frame["y"]': f"import pandas as pd; return {labels}"})
     rows_with().to_csv("rows.csv", index=False)
     with pytest.raises(own("errors").UserError, match=said.replace("\\\\", "\\")) as error:
@@ -583,14 +540,14 @@ def test_labels_are_one_value_a_row_of_one_kind(another, labels, said) -> None:
         pd.Categorical(["a", None, "b"]),
     ],
 )
-def test_labels_are_plain_whatever_type_holds_them(labels) -> None:
+def test_labels_are_plain_whatever_type_holds_them(labels: Any) -> None:
     made = values.labels(pd.Series(labels).dropna(), "rows")
     assert made.dtype.kind in "bif" or made.dtype == "str"
     assert made.tolist() in ([True, False], ["a", "b"])
 
 
 @pytest.mark.parametrize("value", [2**53 + 1, -(2**53) - 1, 10**30, str(10**30), 2**63])
-def test_an_integer_that_float64_would_round_is_refused(value) -> None:
+def test_an_integer_that_float64_would_round_is_refused(value: Any) -> None:
     with pytest.raises(UserError, match=f"^rows: {value} in row 1 is more than float64 holds"):
         values.exact(pd.Series([1, value], dtype=object), "rows")
     values.exact(pd.Series([2**53, -(2**53), "0.5", 1e300], dtype=object), "rows")
@@ -611,7 +568,9 @@ def test_an_integer_that_float64_would_round_is_refused(value) -> None:
         (b"id;x;y\n1;2;0\n", "no column 'y', .* it has id;x;y"),
     ],
 )
-def test_an_odd_csv_is_one_line_for_training_and_scoring(another, content, said) -> None:
+def test_an_odd_csv_is_one_line_for_training_and_scoring(
+    another: Another, content: bytes, said: str
+) -> None:
     own = another("x: float")
     Path("rows.csv").write_bytes(content)
     with pytest.raises(own("errors").UserError, match=said) as error:
@@ -622,7 +581,7 @@ def test_an_odd_csv_is_one_line_for_training_and_scoring(another, content, said)
             list(own("sources").partitions("rows.csv", 10))
 
 
-def test_a_table_of_every_type_is_the_same_whole_and_in_parts(another) -> None:
+def test_a_table_of_every_type_is_the_same_whole_and_in_parts(another: Another) -> None:
     own = another("x: float\nflag: bool\nat: datetime\nkind: str")
     kinds = pa.array(["a", "b"] * 100)
     tables = {
@@ -656,8 +615,7 @@ def test_a_table_of_every_type_is_the_same_whole_and_in_parts(another) -> None:
 
 
 def test_a_password_is_shown_to_nobody() -> None:
-    sources = package("sources")
-    assert package("errors").shown("postgresql+psycopg://me:secret@host/db#t") == (
+    assert errors.shown("postgresql+psycopg://me:secret@host/db#t") == (
         "postgresql+psycopg://me:***@host/db#t"
     )
     with pytest.raises(UserError) as error:

@@ -7,30 +7,16 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
-from . import NAME, package
+import flight_delays
 
-SOURCE = Path(__file__).parents[1] / "src"
+from ..helpers import own_settings, wait_for
 
-
-def wait_for(true: Callable[[], Any], seconds: float = 30) -> Any:
-    """What `true` gives once that is true; fails after some seconds."""
-    end = time.monotonic() + seconds
-    while not (found := true()):
-        assert time.monotonic() < end, "it did not come true in time"
-        time.sleep(0.01)
-    return found
-
-
-def own_settings() -> list[str]:
-    """The names in the environment that would set something: tests run with the defaults."""
-    sections = tuple(f"{name.upper()}_" for name in package("settings").Settings.model_fields)
-    return [name for name in os.environ if name.startswith(sections)]
+SOURCE = Path(flight_delays.__file__).parents[1]
 
 
 @contextmanager
@@ -91,7 +77,7 @@ class Server:
         path = os.pathsep.join([str(SOURCE), os.environ.get("PYTHONPATH", "")])
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", f"{NAME}{module}", *arguments],
+                [sys.executable, "-m", f"flight_delays{module}", *arguments],
                 cwd=folder,
                 env={**inherited, "PYTHONPATH": path, **env},
                 stdout=log,

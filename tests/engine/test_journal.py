@@ -2,12 +2,9 @@
 
 import json
 import logging
-import os
 import signal
 import sqlite3
 import threading
-import uuid
-from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from itertools import product
@@ -18,40 +15,21 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from . import package
-from .servers import Client, Server, free_port, wait_for
+from flight_delays import errors
+from flight_delays.bundle import load as load_bundle
+from flight_delays.cli import doctor
+from flight_delays.monitoring import monitor, verdict
+from flight_delays.serving.journal import queue as writers
+from flight_delays.serving.journal import store as journals
+from flight_delays.serving.journal import tables
+from flight_delays.settings import load as load_settings
 
-journals = package("serving.journal.store")
-writers = package("serving.journal.queue")
+from ..helpers import wait_for
+from .servers import Client, Server, free_port
+
 Journal, Record = journals.Journal, journals.Record
 START = datetime(2020, 1, 1)
 HOUR = timedelta(hours=1)
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """An empty database; PostgreSQL's is a schema of TEST_JOURNAL_URL, and skipped without one."""
-    if request.param == "sqlite":
-        yield f"sqlite:///{tmp_path}/deeper/journal.db"
-        return
-    server = os.environ.get("TEST_JOURNAL_URL")
-    if not server:
-        pytest.skip("TEST_JOURNAL_URL names no PostgreSQL")
-    engine, name = sa.create_engine(server), f"test_{uuid.uuid4().hex}"
-    with engine.begin() as connection:
-        connection.exec_driver_sql(f"CREATE SCHEMA {name}")
-    mine = sa.make_url(server).update_query_dict({"options": f"-csearch_path={name}"})
-    yield mine.render_as_string(hide_password=False)
-    with engine.begin() as connection:
-        connection.exec_driver_sql(f"DROP SCHEMA {name} CASCADE")
-    engine.dispose()
-
-
-@pytest.fixture
-def journal(url: str) -> Iterator[Any]:
-    opened = Journal(url)
-    yield opened
-    opened.close()
 
 
 def record(n: int, at: datetime = START, **other: Any) -> Any:
@@ -157,8 +135,10 @@ def test_rows_from_before_there_were_environments_are_productions(
     assert [r.id for r in later.rows(environment="production")] == ["old", "id1", "id2"]
     assert [r.id for r in later.rows(environment="test")] == ["id0"]
     assert later.rows(environment="staging") == []
-    assert later.get("old").written == START
-    kept = later.get("id1")
+    old, kept = later.get("old"), later.get("id1")
+    assert old is not None
+    assert kept is not None
+    assert old.written == START
     assert kept == record(1, environment="production", written=kept.written)
     later.close()
 
@@ -167,10 +147,10 @@ def test_the_monitor_of_production_does_not_read_what_test_served(
     journal: Any, bundle_dir: Path
 ) -> None:
     journal.write([record(n, environment="test", outcome=1) for n in range(3)])
-    settings = package("settings").load().monitor
-    seen = package("monitoring.verdict").Verdict("unknown", "", "production", "1")
-    bundle, now = package("bundle").load(bundle_dir), datetime.now(UTC).replace(tzinfo=None)
-    package("monitoring.monitor").watch(seen, bundle, journal, settings, now)
+    settings = load_settings().monitor
+    seen = verdict.Verdict("unknown", "", "production", "1")
+    bundle, now = load_bundle(bundle_dir), datetime.now(UTC).replace(tzinfo=None)
+    monitor.watch(seen, bundle, journal, settings, now)
     assert (seen.verdict, seen.rows, seen.labelled, seen.until) == ("unknown", 0, 0, None)
     assert seen.reason.startswith("version 1 has 0 labelled rows; ")
     assert "labels come" not in seen.reason
@@ -208,7 +188,7 @@ def test_doctor_counts_the_labelled_rows_and_reads_none(
     journal.write([record(n, outcome=n or None) for n in range(3)])
     journal.close()
     monkeypatch.setattr(Journal, "rows", None)
-    said = package("cli.doctor")._journal(package("settings").load(journal={"url": url}))
+    said = doctor._journal(load_settings(journal={"url": url}))
     assert said == f"{url}, 2 labelled rows"
 
 
@@ -279,14 +259,14 @@ def test_a_file_that_another_is_writing_to_is_waited_for(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("url", ["", "nonsense", "mysql://x/y", "sqlite+nonsense:///x"])
 def test_an_address_that_is_none_is_told(url: str) -> None:
-    with pytest.raises(package("errors").UserError, match=r"journal\.url"):
+    with pytest.raises(errors.UserError, match=r"journal\.url"):
         journals.connect(url)
 
 
 def test_a_database_that_is_down_is_told() -> None:
     address = "postgresql+psycopg://nobody@127.0.0.1:1/none"
     with (
-        pytest.raises(package("errors").UserError, match="JOURNAL_URL"),
+        pytest.raises(errors.UserError, match="JOURNAL_URL"),
         journals.opened(address),
     ):
         pass
@@ -310,7 +290,7 @@ class Down(Journal):  # type: ignore[valid-type, misc]
 
 
 def written(n: int) -> bytes:
-    return package("serving.journal.tables").line(f"id{n}", None, START, "1", "digest", "{}", "{}")
+    return tables.line(f"id{n}", None, START, "1", "digest", "{}", "{}")
 
 
 def test_down_and_back(

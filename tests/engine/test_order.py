@@ -1,30 +1,30 @@
 """Without a time the order of the rows is all there is: it is checked, and no gate trusts it."""
 
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from . import package
+from flight_delays import bundle as bundles
+from flight_delays import settings, sources
+from flight_delays.evaluation import evaluate, unseen
+from flight_delays.project import data as project
+from flight_delays.project.target import TARGET
+from flight_delays.registry import gates
+from flight_delays.registry import store as registry
+from flight_delays.registry.store import MlflowRegistry
+from flight_delays.training import order, train
+from flight_delays.training import snapshots as data
 
-bundles = package("bundle")
-data = package("training.snapshots")
-evaluate = package("evaluation.evaluate")
-gates = package("registry.gates")
-order = package("training.order")
-project = package("project.data")
-registry = package("registry.store")
-settings = package("settings")
-train = package("training.train")
-unseen = package("evaluation.unseen")
-TARGET = package("project.target").TARGET
 CUT = 0.8
 
 
 @pytest.fixture
-def timeless(monkeypatch) -> None:
+def timeless(monkeypatch: pytest.MonkeyPatch) -> None:
     """The order of arrival takes the place of the time, and is what is split by."""
     for module in (data, order, unseen, evaluate):
         monkeypatch.setattr(module, "TIME", None)
@@ -45,7 +45,7 @@ def arrived(sample: pd.DataFrame, by: str = "", seed: int = 0, rows: int = 0) ->
     return frame.assign(**{data.ARRIVAL: at}).reset_index(drop=True)
 
 
-def bundle(folder: Path, frame: pd.DataFrame, early: pd.DataFrame) -> SimpleNamespace:
+def bundle(folder: Path, frame: pd.DataFrame, early: pd.DataFrame) -> Any:
     """All that `newer` looks at."""
     unseen.keep(folder, early[:0], np.zeros((0, 2)), early)
     manifest = SimpleNamespace(trained_until=data.until(frame.loc[early.index]))
@@ -53,7 +53,7 @@ def bundle(folder: Path, frame: pd.DataFrame, early: pd.DataFrame) -> SimpleName
 
 
 def test_a_sorted_table_is_told_and_a_shuffled_one_is_not(
-    timeless, sample, record_property
+    timeless: None, sample: pd.DataFrame, record_property: Callable[[str, str], None]
 ) -> None:
     for name in (TARGET, data.FIELDS[-1]):
         (told,) = order.warnings(*split(arrived(sample, by=name)))
@@ -66,14 +66,14 @@ def test_a_sorted_table_is_told_and_a_shuffled_one_is_not(
     assert alarms <= 6, "1 % at most: more than 6 of 200 would come by chance in 1 of 200 runs"
 
 
-def test_rows_of_the_journal_are_not_called_sorted(timeless, sample) -> None:
+def test_rows_of_the_journal_are_not_called_sorted(timeless: None, sample: pd.DataFrame) -> None:
     early, late = split(arrived(sample, by=TARGET))
     assert order.sorted_by(early, late)
     late[data.ARRIVAL] += pd.Timedelta(days=20_000)
     assert not order.sorted_by(early, late)
 
 
-def test_a_random_split_is_told(timeless, sample, tmp_path) -> None:
+def test_a_random_split_is_told(timeless: None, sample: pd.DataFrame, tmp_path: Path) -> None:
     frame = arrived(sample)
     late = frame.sample(frac=1 - CUT, random_state=0)
     early = frame.drop(late.index)
@@ -82,22 +82,26 @@ def test_a_random_split_is_told(timeless, sample, tmp_path) -> None:
     assert "let split() in project/data.py hold out the newest" in told
 
 
-def test_the_hash_of_a_row_is_that_of_its_values(timeless, sample, tmp_path) -> None:
+def test_the_hash_of_a_row_is_that_of_its_values(
+    timeless: None, sample: pd.DataFrame, tmp_path: Path
+) -> None:
     frame = arrived(sample)
     hashes = unseen.row_hashes(frame)
-    assert (hashes.dtype, hashes.shape) == (np.uint64, (len(frame),))
+    assert (str(hashes.dtype), hashes.shape) == ("uint64", (len(frame),))
     turned = frame.iloc[::-1].reset_index(drop=True)
     np.testing.assert_array_equal(unseen.row_hashes(turned), hashes[::-1])
     np.testing.assert_array_equal(unseen.row_hashes(frame.astype(object)), hashes)
     frame.to_csv(tmp_path / "rows.csv", index=False)
-    read = data.typed(package("sources").read(str(tmp_path / "rows.csv")), "rows.csv")
+    read = data.typed(sources.read(str(tmp_path / "rows.csv")), "rows.csv")
     np.testing.assert_array_equal(unseen.row_hashes(read), hashes)
     other = frame.assign(**{TARGET: frame[TARGET].to_numpy()[::-1]})
     changed = (frame[TARGET] != other[TARGET]).to_numpy()
     np.testing.assert_array_equal(unseen.row_hashes(other) != hashes, changed)
 
 
-def test_rows_that_were_trained_on_judge_nobody_in_any_order(timeless, sample, tmp_path) -> None:
+def test_rows_that_were_trained_on_judge_nobody_in_any_order(
+    timeless: None, sample: pd.DataFrame, tmp_path: Path
+) -> None:
     twice = pd.concat([sample, sample], ignore_index=True)  # equal rows on both sides
     frame = arrived(twice)
     early, late = split(frame)
@@ -116,7 +120,7 @@ def test_rows_that_were_trained_on_judge_nobody_in_any_order(timeless, sample, t
 
 
 def test_a_reordered_table_is_judged_on_rows_that_neither_has_seen(
-    timeless, project, sample, record_property
+    timeless: None, project: Path, sample: pd.DataFrame, record_property: Callable[[str, str], None]
 ) -> None:
     known = registry.connect(settings.load())
     force = settings.load(gates={"min_rows": 20, "margin": -1e9})
@@ -139,12 +143,15 @@ def test_a_reordered_table_is_judged_on_rows_that_neither_has_seen(
     )
 
 
-def test_training_and_its_card_tell_it(timeless, project, sample, capsys) -> None:
+def test_training_and_its_card_tell_it(
+    timeless: None, project: Path, sample: pd.DataFrame, capsys: pytest.CaptureFixture[str]
+) -> None:
     known = registry.connect(settings.load())
     by = data.FIELDS[-1]  # sorted by its target, a table of two classes cannot be trained on
     made = train.train(settings.load(), known, data.store(arrived(sample, by=by), "rows"))
     assert f"warning: the rows held out are not like those trained on: {by} differs" in (
         capsys.readouterr().out
     )
+    assert isinstance(known, MlflowRegistry)
     card = known.client.download_artifacts(made.run, "model_card.md")
     assert f"{by} differs most" in Path(card).read_text()

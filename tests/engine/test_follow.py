@@ -14,12 +14,17 @@ from typing import Any
 
 import pytest
 
-from . import package
-from .servers import Server, free_port, no_handles, own_settings, wait_for
+from flight_delays import bundle as bundles
+from flight_delays import errors, predictor
+from flight_delays.registry import store as registries
+from flight_delays.serving import follow as following
+from flight_delays.serving import live as serving_live
+from flight_delays.serving import metrics
+from flight_delays.serving.journal.store import Journal
+from flight_delays.settings import load as load_settings
 
-following = package("serving.follow")
-bundles = package("bundle")
-errors = package("errors")
+from ..helpers import own_settings, wait_for
+from .servers import Server, free_port, no_handles
 
 
 class Registry:
@@ -61,13 +66,13 @@ def registry(bundle_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         shutil.copytree(bundle_dir, folder / str(version))
     (folder / "3" / "manifest.json").write_text("{}")
     made = Registry(folder)
-    monkeypatch.setattr(package("registry.store"), "connect", made)
+    monkeypatch.setattr(registries, "connect", made)
     return made
 
 
 @pytest.fixture
 def follower(registry: Registry) -> Any:
-    return following.Follower("staging", package("settings").load())
+    return following.Follower("staging", load_settings())
 
 
 def current(follower: Any) -> str:
@@ -109,7 +114,7 @@ def test_what_cannot_be_read_now_is_kept_and_read_later(
     follower.look()
     registry.holds = "2"
     with monkeypatch.context() as patch:
-        patch.setattr(package("predictor"), "load", raising(MemoryError()))
+        patch.setattr(predictor, "load", raising(MemoryError()))
         for _ in range(2):
             with pytest.raises(errors.Unreadable):
                 follower.look()
@@ -154,7 +159,7 @@ def raising(error: Exception) -> Callable[..., None]:
 
 def watched(bundles: Path, until: Callable[[Any], bool]) -> Any:
     """What is served once `until` is true of it."""
-    live = package("serving.live").Live(bundles, package("serving.metrics").Metrics(None))
+    live = serving_live.Live(bundles, metrics.Metrics(None))
 
     async def run() -> None:
         watch = asyncio.create_task(live.watch())
@@ -198,8 +203,7 @@ def test_the_server_reads_again_what_it_could_not(
     caplog: pytest.LogCaptureFixture,
     error: Exception,
 ) -> None:
-    monkeypatch.setattr(package("serving.live"), "LOOK", 0.01)
-    predictor = package("predictor")
+    monkeypatch.setattr(serving_live, "LOOK", 0.01)
     failing = Failing(error, 3, predictor.load)
     monkeypatch.setattr(predictor, "load", failing)
     live = watched(bundles, lambda live: live.served is not None)
@@ -212,22 +216,22 @@ def test_the_server_reads_again_what_it_could_not(
 def test_the_server_says_why_it_is_not_ready_and_keeps_what_it_serves(
     bundles: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(package("serving.live"), "LOOK", 0.01)
-    predictor = package("predictor")
+    monkeypatch.setattr(serving_live, "LOOK", 0.01)
     failing = Failing(MemoryError(), 1_000_000, predictor.load)
     monkeypatch.setattr(predictor, "load", failing)
     live = watched(bundles, lambda _: failing.asked > 2)
     assert "could not be read: MemoryError" in live.reason
-    monkeypatch.setattr(predictor, "load", Failing(ValueError("wrong"), 1_000_000, predictor.load))
+    wrong = Failing(ValueError("wrong"), 1_000_000, predictor.load)
+    monkeypatch.setattr(predictor, "load", wrong)
     live = watched(bundles, lambda live: "refused" in live.reason)
-    assert predictor.load.asked == 1, "what is wrong is not read again"
+    assert wrong.asked == 1, "what is wrong is not read again"
 
 
 def test_the_server_outlives_a_want_of_handles(
     bundles: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(package("serving.live"), "LOOK", 0.01)
-    live = package("serving.live").Live(bundles, package("serving.metrics").Metrics(None))
+    monkeypatch.setattr(serving_live, "LOOK", 0.01)
+    live = serving_live.Live(bundles, metrics.Metrics(None))
 
     async def run() -> None:
         with no_handles():
@@ -277,7 +281,7 @@ def test_old_versions_and_stale_downloads_are_removed(follower: Any, registry: R
 def test_a_registry_that_is_down_is_told_once_and_asked_less_often(
     registry: Registry, caplog: pytest.LogCaptureFixture
 ) -> None:
-    settings = package("settings").load(serving={"poll": 0.001})
+    settings = load_settings(serving={"poll": 0.001})
     waits: list[float] = []
 
     class Stop(threading.Event):
@@ -307,7 +311,7 @@ def test_a_registry_that_is_down_is_told_once_and_asked_less_often(
 
 
 def test_once_says_when_there_is_nothing(registry: Registry) -> None:
-    settings = package("settings").load()
+    settings = load_settings()
     with pytest.raises(errors.UserError, match="holds no version"):
         following.follow("staging", settings, once=True)
     registry.down = True
@@ -357,8 +361,8 @@ def ended(server: Server, child: int, how: signal.Signals) -> None:
 def test_from_no_model_to_ready_without_a_restart(
     served: Callable[..., Server], trained: Path
 ) -> None:
-    settings = package("settings").load()
-    registry = package("registry.store").connect(settings)
+    settings = load_settings()
+    registry = registries.connect(settings)
     # The flag overrules the variable, and what fetches must not stumble over it.
     with served(trained, "staging", SERVING_PORT="none") as server:
         wait_for(lambda: server.status("/healthz") == 200)
@@ -371,8 +375,9 @@ def test_from_no_model_to_ready_without_a_restart(
         body = {"features": example["features"]}
         assert server.client("POST", "/predictions", body)[0] == 200
         ended(server, children(server.process.pid)[0], signal.SIGTERM)
-    with package("serving.journal.store").opened(settings.journal.url) as journal:
-        assert [row.environment for row in journal.rows()] == ["staging"]
+    journal = Journal(settings.journal.url)
+    assert [row.environment for row in journal.rows()] == ["staging"]
+    journal.close()
 
 
 @pytest.mark.slow

@@ -6,9 +6,8 @@ import os
 import pytest
 import sqlalchemy as sa
 
-from . import package
-
-errors = package("errors")
+from flight_delays import errors
+from flight_delays.training import provenance
 
 
 @pytest.mark.parametrize(
@@ -81,7 +80,6 @@ def test_what_tells_of_the_machine_may_pass() -> None:
 def test_a_user_without_a_name_has_a_number(
     error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    provenance = package("training.provenance")
 
     def nobody() -> str:
         raise error

@@ -4,14 +4,15 @@ import errno
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from . import package
-from .servers import no_handles
+from flight_delays import bundle as bundles
+from flight_delays import predictor
+from flight_delays.errors import BundleError, Unreadable
 
-bundles = package("bundle")
-BundleError, Unreadable = package("errors").BundleError, package("errors").Unreadable
+from .servers import no_handles
 
 
 @pytest.fixture
@@ -19,7 +20,7 @@ def copy(bundle_dir: Path, tmp_path: Path) -> Path:
     return shutil.copytree(bundle_dir, tmp_path / "1")
 
 
-def rewrite(path: Path, name: str, change) -> None:
+def rewrite(path: Path, name: str, change: Any) -> None:
     """Changes a file and makes the checksums agree, as a careful forger would."""
     content = json.loads((path / name).read_text())
     change(content)
@@ -36,7 +37,7 @@ def test_it_is_read_as_written(bundle_dir: Path) -> None:
     assert {f.name for f in bundle_dir.iterdir()} == {*bundle.manifest.files, "manifest.json"}
 
 
-@pytest.mark.parametrize("name", ["examples.json", "reference.json", package("predictor").FILE])
+@pytest.mark.parametrize("name", ["examples.json", "reference.json", predictor.FILE])
 def test_a_changed_byte_is_refused(copy: Path, name: str) -> None:
     content = bytearray((copy / name).read_bytes())
     content[len(content) // 2] ^= 1
@@ -45,14 +46,14 @@ def test_a_changed_byte_is_refused(copy: Path, name: str) -> None:
         bundles.load(copy)
 
 
-@pytest.mark.parametrize("name", ["manifest.json", "examples.json", package("predictor").FILE])
+@pytest.mark.parametrize("name", ["manifest.json", "examples.json", predictor.FILE])
 def test_a_missing_file_is_refused(copy: Path, name: str) -> None:
     (copy / name).unlink()
     with pytest.raises(BundleError, match=f"{name}.*missing"):
         bundles.load(copy)
 
 
-@pytest.mark.parametrize("name", ["examples.json", "reference.json", package("predictor").FILE])
+@pytest.mark.parametrize("name", ["examples.json", "reference.json", predictor.FILE])
 def test_a_manifest_that_leaves_a_file_out_is_refused(copy: Path, name: str) -> None:
     rewrite(copy, "manifest.json", lambda m: m["files"].pop(name))
     (copy / name).unlink()
@@ -61,7 +62,7 @@ def test_a_manifest_that_leaves_a_file_out_is_refused(copy: Path, name: str) -> 
 
 
 def test_examples_that_are_not_reproduced_are_refused(copy: Path) -> None:
-    def change(examples):
+    def change(examples: Any) -> None:
         expected = examples[0]["expected"]
         examples[0]["expected"] = (
             [1 - p for p in expected] if isinstance(expected, list) else expected + 99
@@ -120,7 +121,7 @@ def test_what_is_wrong_is_told_from_what_could_not_be_read(
     def fail(_: Path) -> None:
         raise error
 
-    monkeypatch.setattr(package("predictor"), "load", fail)
+    monkeypatch.setattr(predictor, "load", fail)
     with pytest.raises(kind) as told:
         bundles.load(bundle_dir)
     assert ("refused" in str(told.value)) == (kind is BundleError)

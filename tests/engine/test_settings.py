@@ -4,10 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from . import package
-
-settings = package("settings")
-UserError = package("errors").UserError
+from flight_delays import settings
+from flight_delays.errors import UserError
 
 
 @pytest.fixture(autouse=True)
@@ -15,7 +13,9 @@ def alone(project: Path) -> None:
     """A folder and an environment of the test's own."""
 
 
-def test_flags_win_over_environment_over_file_over_defaults(monkeypatch) -> None:
+def test_flags_win_over_environment_over_file_over_defaults(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     assert settings.load().serving.port == 8000
     Path("settings.toml").write_text("[serving]\nport = 8001\n[monitor]\nwindow = 77\n")
     assert settings.load().serving.port == 8001
@@ -49,7 +49,7 @@ def test_a_level_may_be_written_in_small_letters() -> None:
     assert settings.load(serving={"log_level": "info"}).serving.log_level == "INFO"
 
 
-def test_variables_of_others_are_left_alone(monkeypatch) -> None:
+def test_variables_of_others_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATA", "rows.csv")
     monkeypatch.setenv("MODEL_SERVER_WORKERS", "4")
     monkeypatch.setenv("MODEL", "{")

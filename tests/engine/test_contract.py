@@ -1,46 +1,15 @@
 """The contract reads rows in one way, and names itself by what it demands."""
 
-import json
 from datetime import UTC, datetime, timedelta, timezone
 from enum import Enum
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
 import pytest
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
-from . import package
-
-contract = package("contract")
-ROWS = package("bundle").ROWS
-UserError = package("errors").UserError
-
-
-def test_columns_have_the_kind_of_their_field(bundle_dir: Path) -> None:
-    rows = [e["features"] for e in json.loads((bundle_dir / "examples.json").read_text())]
-    columns = contract.columns(ROWS.validate_python(rows))
-    kinds = {"number": "f", "category": "O", "time": "M"}
-    assert {n: c.dtype.kind for n, c in columns.items()} == {
-        n: kinds[k] for n, k in contract.KINDS.items()
-    }
-
-
-def test_missing_is_nan_empty_or_nat() -> None:
-    class Row:
-        def __init__(self, **values: object) -> None:
-            self.__dict__.update(values)
-
-    row = Row(**dict.fromkeys(contract.KINDS))
-    for name, column in contract.columns([row]).items():  # type: ignore[list-item]
-        kind = contract.KINDS[name]
-        assert (
-            column[0] == ""
-            if kind == "category"
-            else np.isnat(column[0])
-            if kind == "time"
-            else np.isnan(column[0])
-        )
+from flight_delays import contract
+from flight_delays.errors import UserError
 
 
 def test_times_with_a_zone_become_utc() -> None:
@@ -111,16 +80,6 @@ def test_digest_changes_with_demands_and_not_with_texts() -> None:
     assert digest(float | None) == digest(None | float)
 
 
-def test_a_table_of_validated_rows_is_read_as_the_rows_are(bundle_dir: Path) -> None:
-    rows = [e["features"] for e in json.loads((bundle_dir / "examples.json").read_text())]
-    rows = contract.read(rows)
-    rows.append(rows[0].model_copy(update=dict.fromkeys(contract.KINDS)))  # all of it missing
-    found = contract.from_frame(package("training.snapshots").table(rows))
-    for name, column in contract.columns(rows).items():
-        assert found[name].dtype == column.dtype
-        np.testing.assert_array_equal(found[name], column, err_msg=name)
-
-
 @pytest.mark.parametrize(
     ("column", "said"),
     [
@@ -134,7 +93,7 @@ def test_a_table_of_validated_rows_is_read_as_the_rows_are(bundle_dir: Path) -> 
         (np.array([1.0, 2.0]), r"gives 2 values of x for 1 rows"),
     ],
 )
-def test_what_no_model_can_take_is_refused_by_name(column, said) -> None:
+def test_what_no_model_can_take_is_refused_by_name(column: Any, said: str) -> None:
     with pytest.raises(UserError, match=said) as error:
         contract.names({"x": column}, None if "2 values" not in said else 1)
     assert "\n" not in str(error.value)
@@ -148,7 +107,7 @@ def test_numbers_truths_and_texts_are_columns() -> None:
 
 
 @pytest.mark.parametrize("value", [1_700_000_000, 1.5, "20230514", "1700000000", "14/05/2023"])
-def test_a_time_that_would_be_guessed_is_none(value) -> None:
+def test_a_time_that_would_be_guessed_is_none(value: Any) -> None:
     with pytest.raises(ValueError, match="no time as ISO 8601"):
         contract.iso(value)
     assert contract.iso("2023-05-14T06:00:00+01:00")

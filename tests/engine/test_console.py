@@ -5,9 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from . import package
-
-console = package("console")
+from flight_delays import console
 
 
 @pytest.mark.parametrize("shown", [True, False])
