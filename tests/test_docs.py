@@ -8,7 +8,7 @@ import subprocess
 import pytest
 import yaml
 from harness import ROOT, commit, copy, edit, snapshot
-from living import Project, blocks
+from running_project import Project, blocks
 from variants import AXES, QUESTIONS, choices
 
 PAGES = [

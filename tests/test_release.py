@@ -18,8 +18,8 @@ from harness import (
     snapshot,
     update,
 )
-from living import Project, turn
 from releases import CASES, COVERING, SUPPORTED, history
+from running_project import Project, turn
 from variants import AXES
 
 ANSWERS = ".copier-answers.yml"
@@ -115,7 +115,7 @@ def test_a_project_lives_on_after_its_update(tag, edited, answers, disk):
                 assert mine.apply(folder)
         commit(folder)
     old = {path: content for path, content in files(folder).items() if is_yours(path)}
-    made = Project(folder, PYTEST_ADDOPTS="-m 'not slow'")
+    made = Project(folder)
     made.run("make update")
     answers = yaml.safe_load((folder / ANSWERS).read_text())
     assert answers["_commit"] == "v9.0.0"

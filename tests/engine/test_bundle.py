@@ -14,6 +14,8 @@ from flight_delays.errors import BundleError, Unreadable
 
 from .servers import no_handles
 
+pytestmark = pytest.mark.format
+
 
 @pytest.fixture
 def copy(bundle_dir: Path, tmp_path: Path) -> Path:
@@ -31,6 +33,7 @@ def rewrite(path: Path, name: str, change: Any) -> None:
         )
 
 
+@pytest.mark.problem
 def test_it_is_read_as_written(bundle_dir: Path) -> None:
     bundle = bundles.load(bundle_dir)
     assert bundle.version == "1"
@@ -61,6 +64,7 @@ def test_a_manifest_that_leaves_a_file_out_is_refused(copy: Path, name: str) -> 
         bundles.load(copy)
 
 
+@pytest.mark.problem
 def test_examples_that_are_not_reproduced_are_refused(copy: Path) -> None:
     def change(examples: Any) -> None:
         expected = examples[0]["expected"]

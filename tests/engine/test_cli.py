@@ -35,7 +35,6 @@ def test_a_bundle_goes_into_a_folder_of_its_own(trained: Path) -> None:
     assert Path("var/versions/1/manifest.json").exists()
 
 
-@pytest.mark.slow
 def test_what_cannot_be_written_is_one_line(trained: Path) -> None:
     Path("file").write_text("")
     done = run("bundle", "--out", "file/below")

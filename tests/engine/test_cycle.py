@@ -18,6 +18,8 @@ from flight_delays.registry.base import Registry
 from flight_delays.serving.journal import store as journal
 from flight_delays.training import snapshots, train
 
+pytestmark = pytest.mark.problem
+
 FREE = {"load": False, "min_rows": 50, "unattended": True}
 WINDOW = 100
 
@@ -162,7 +164,6 @@ def test_a_label_that_nobody_knows_stops_nothing(known: Registry) -> None:
     assert done.verdict == "ok", done.reason
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("where", "passed"),
     [("train", 0), ("promote", 0), ("promote", 1), ("promote", 2), ("tag", 0), ("tag", 1)],

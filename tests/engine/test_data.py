@@ -80,6 +80,7 @@ def test_rows_that_break_the_contract_are_counted_and_shown(
     assert "'many'" in lines[1]
 
 
+@pytest.mark.problem
 def test_labelled_rows_of_the_journal_are_trained_on(trained: Path, sample: pd.DataFrame) -> None:
     bundle = load_bundle(trained / "var/versions/1")
     before = data.snapshot(settings.load())
@@ -105,6 +106,7 @@ def test_labelled_rows_of_the_journal_are_trained_on(trained: Path, sample: pd.D
         assert after.read()[features.KEY].iloc[-1] == "own-key"
 
 
+@pytest.mark.problem
 def test_rows_served_under_another_contract_are_left_out(
     trained: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -124,6 +126,7 @@ def test_rows_served_under_another_contract_are_left_out(
     assert "1 rows of the journal do not fit" in capsys.readouterr().out
 
 
+@pytest.mark.problem
 def test_without_a_time_a_late_label_is_newer_and_moves_no_other_row(
     project: Path, sample: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -145,6 +148,7 @@ def test_without_a_time_a_late_label_is_newer_and_moves_no_other_row(
     assert data.until(frame) == datetime(2031, 1, 2).isoformat(timespec="microseconds")
 
 
+@pytest.mark.problem
 def test_without_a_time_labels_that_came_in_one_go_are_in_an_order(
     trained: Path, sample: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -174,7 +178,6 @@ def test_sources_that_cannot_be_read_are_named(project: Path) -> None:
             data.snapshot(settings_for(uri))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
@@ -422,6 +425,7 @@ def clean(frame):
 """
 
 
+@pytest.mark.format
 def test_scoring_reads_a_table_as_training_does(another: Another) -> None:
     own = another("x: float\nat: datetime", **{"# HOOKS": HOOKS})
     frame = rows_with(Dia="13/02/2024").rename(columns={"id": "Código", "x": "Preço", "y": "Alvo"})
@@ -470,6 +474,7 @@ count: int | None = None
 """
 
 
+@pytest.mark.format
 def test_names_that_are_no_identifiers_and_truths_as_texts(another: Another) -> None:
     own = another(ODD_NAMES)
     truth = np.where(np.arange(200) % 3 == 0, "t", "f").astype(object)

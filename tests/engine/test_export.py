@@ -28,6 +28,8 @@ from flight_delays.project import model as project_model
 from flight_delays.training import export, fitting, probes, provenance, rounding
 from flight_delays.training import snapshots as data
 
+pytestmark = [pytest.mark.problem, pytest.mark.format]
+
 
 @pytest.fixture(scope="module")
 def frame(trained_home: Path) -> pd.DataFrame:

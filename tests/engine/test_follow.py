@@ -107,6 +107,7 @@ def test_a_refused_bundle_is_told_once_and_changes_nothing(
     assert not (follower.folder / "refused").exists()
 
 
+@pytest.mark.format
 def test_what_cannot_be_read_now_is_kept_and_read_later(
     follower: Any, registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -188,6 +189,7 @@ class Failing:
         return self.load(path)
 
 
+@pytest.mark.format
 @pytest.mark.parametrize(
     "error",
     [
@@ -227,6 +229,7 @@ def test_the_server_says_why_it_is_not_ready_and_keeps_what_it_serves(
     assert wrong.asked == 1, "what is wrong is not read again"
 
 
+@pytest.mark.format
 def test_the_server_outlives_a_want_of_handles(
     bundles: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -357,7 +360,6 @@ def ended(server: Server, child: int, how: signal.Signals) -> None:
     assert "Traceback" not in server.log.read_text()
 
 
-@pytest.mark.slow
 def test_from_no_model_to_ready_without_a_restart(
     served: Callable[..., Server], trained: Path
 ) -> None:
@@ -380,7 +382,6 @@ def test_from_no_model_to_ready_without_a_restart(
     journal.close()
 
 
-@pytest.mark.slow
 def test_a_follower_that_dies_is_started_again(
     served: Callable[..., Server], trained: Path
 ) -> None:
@@ -394,7 +395,6 @@ def test_a_follower_that_dies_is_started_again(
         ended(server, other, signal.SIGINT)
 
 
-@pytest.mark.slow
 def test_a_killed_server_leaves_no_orphan(served: Callable[..., Server], trained: Path) -> None:
     with served(trained) as server:
         server.ready()

@@ -452,7 +452,6 @@ def test_a_stop_with_the_database_down_says_what_is_lost(
     assert journal.tries == 1, "a database that is down may take long to say so"
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
 def test_what_a_server_that_ends_under_load_has_acknowledged(
     bundles: Path, tmp_path: Path, how: signal.Signals

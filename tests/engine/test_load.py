@@ -66,6 +66,7 @@ def test_the_limits_decide(bundle_dir: Path, record: dict[str, Any], reason: str
     assert reason in report["summary"]
 
 
+@pytest.mark.problem
 def test_what_was_loaded_is_noted_on_the_version(trained: Path) -> None:
     found = registry.connect(settings.load())
     report = load.measure(settings.load(load=FEW), found, "test")
@@ -89,7 +90,6 @@ def test_what_is_not_there_is_not_loaded(trained: Path) -> None:
         load.measure(settings.load(), found, "staging")
 
 
-@pytest.mark.slow
 def test_a_broken_limit_fails_the_command(trained: Path) -> None:
     shutil.copytree(HERE / "loadtest", "loadtest")
     own = {"LOAD_USERS": "2", "LOAD_RUN_TIME": "2", "LOAD_P95_MS": "0.01"}
@@ -112,7 +112,6 @@ def test_the_page_is_locusts_own_and_judges_nothing(
     assert "--headless" not in asked[0][4]
 
 
-@pytest.mark.slow
 def test_a_server_that_others_use_keeps_nothing_of_a_load_test(
     bundle_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -128,7 +127,6 @@ def test_a_server_that_others_use_keeps_nothing_of_a_load_test(
     assert not store.Journal(url).rows()
 
 
-@pytest.mark.slow
 def test_why_requests_failed_is_told(bundle_dir: Path, tmp_path: Path) -> None:
     served = bundle.load(bundle_dir)
     scenario = load._scenario(settings.load(), served, tmp_path, outcomes=False, rate=2.0)
@@ -137,6 +135,8 @@ def test_why_requests_failed_is_told(bundle_dir: Path, tmp_path: Path) -> None:
     assert "'one row' with ConnectionRefusedError" in told
 
 
+@pytest.mark.problem
+@pytest.mark.format
 def test_a_server_answers_as_the_bundle_says(bundle_dir: Path) -> None:
     served = bundle.load(bundle_dir)
     with trial.server(served) as url:

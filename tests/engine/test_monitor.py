@@ -359,6 +359,7 @@ def journal_of(settings: Settings, registry: Registry, repeat_first: bool) -> Jo
     return journal
 
 
+@pytest.mark.problem
 def test_windows_stay_where_they_are_when_only_the_newest_rows_are_read(
     trained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -374,6 +375,7 @@ def test_windows_stay_where_they_are_when_only_the_newest_rows_are_read(
     assert newest == everything[-len(newest) :]
 
 
+@pytest.mark.problem
 @pytest.mark.parametrize("repeat_first", [False, True])
 def test_the_whole_way(trained: Path, repeat_first: bool) -> None:
     rows = len(snapshots.snapshot(load()).read())

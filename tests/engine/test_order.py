@@ -20,6 +20,8 @@ from flight_delays.registry.store import MlflowRegistry
 from flight_delays.training import order, train
 from flight_delays.training import snapshots as data
 
+pytestmark = pytest.mark.problem
+
 CUT = 0.8
 
 

@@ -22,6 +22,8 @@ from flight_delays.serving.journal.store import Journal, Record, opened
 from flight_delays.settings import load
 from flight_delays.training import snapshots as data
 
+pytestmark = pytest.mark.problem
+
 ID, KEY, WHEN = outcomes.ID, features.KEY, features.TIME or "time"
 by_key = pytest.mark.skipif(not KEY, reason="the contract has no KEY")
 

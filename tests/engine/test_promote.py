@@ -191,6 +191,7 @@ def test_what_waits_for_production_is_said(known: MlflowRegistry) -> None:
     assert "waits" not in said()
 
 
+@pytest.mark.problem
 def test_rows_that_either_model_saw_do_not_judge(known: MlflowRegistry, tmp_path: Path) -> None:
     """A version is judged by rows that came later, and by those that judged its procedure."""
     free = settings.load(gates=FREE)
@@ -226,6 +227,7 @@ def test_rows_that_either_model_saw_do_not_judge(known: MlflowRegistry, tmp_path
             assert int(said.partition(" of ")[0]) < left, "only labels that both know"
 
 
+@pytest.mark.problem
 def test_a_model_that_is_worse_than_a_guess_is_refused(known: MlflowRegistry) -> None:
     free = settings.load(gates=FREE)
     bundle = load_bundle(known.pull("2", Path("var/versions")))
@@ -239,6 +241,7 @@ def test_a_model_that_is_worse_than_a_guess_is_refused(known: MlflowRegistry) ->
     assert "a guess that knows no row has" in gate.detail
 
 
+@pytest.mark.problem
 def test_what_changed_lately_shows_in_the_newest_half(monkeypatch: pytest.MonkeyPatch) -> None:
     """Too little on all rows, enough on the newest half; and never by chance alone."""
     random, sign = np.random.default_rng(0), 1.0 if gates.metric.GREATER_IS_BETTER else -1.0
@@ -274,6 +277,7 @@ def test_what_changed_lately_shows_in_the_newest_half(monkeypatch: pytest.Monkey
     assert sum(gate.passed for gate in passes) <= 0.1 * len(passes)
 
 
+@pytest.mark.problem
 def test_a_gain_and_a_loss_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     random = np.random.default_rng(0)
     sign = 1.0 if metric.GREATER_IS_BETTER else -1.0

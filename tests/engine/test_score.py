@@ -101,6 +101,8 @@ def test_a_database_that_cannot_be_written_is_one_line_without_its_password(bund
     assert "\n" not in str(told.value)
 
 
+@pytest.mark.problem
+@pytest.mark.format
 def test_examples_keep_their_scores(bundle: Bundle) -> None:
     rows = pd.DataFrame([e["features"] for e in bundle.examples])
     rows.to_csv("examples.csv", index=False)

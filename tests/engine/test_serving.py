@@ -61,6 +61,8 @@ def records(url: str) -> list[Any]:
 # Predictions
 
 
+@pytest.mark.problem
+@pytest.mark.format
 def test_rows_of_one_turn_share_a_run_and_are_not_mixed_up(
     client: TestClient, examples: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -112,6 +114,8 @@ def test_one_row_without_an_answer_does_not_spoil_the_others(
     assert isinstance(third, bytes)
 
 
+@pytest.mark.problem
+@pytest.mark.format
 @pytest.mark.parametrize(
     ("error", "status", "said"),
     [
@@ -172,6 +176,7 @@ def test_a_run_of_the_model_has_a_bound() -> None:
     assert sizes == [gather.MOST] * 3 + [5, 1]
 
 
+@pytest.mark.problem
 def test_a_prediction_that_is_not_finite_is_refused(
     client: TestClient, features: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -202,6 +207,7 @@ def test_all_that_was_predicted_for_a_key_can_be_erased(
     assert found == [404, 404, 200]
 
 
+@pytest.mark.problem
 def test_an_outcome_may_overtake_its_prediction(
     client: TestClient, features: dict[str, Any]
 ) -> None:
@@ -229,6 +235,7 @@ def test_the_event_time_is_given_or_a_feature_or_now(
     assert utc(read(found)) == utc(read(features[TIME])) if TIME else found > "2020"
 
 
+@pytest.mark.problem
 def test_labels_that_cannot_be_are_refused(client: TestClient, features: dict[str, Any]) -> None:
     made = client.post("/predictions", json={"features": features}).json()
     path = f"/predictions/{made['id']}/outcome"
@@ -293,6 +300,7 @@ def test_a_mistyped_label_is_refused_and_a_new_class_is_said(
     assert client.get(f"/predictions/{made['id']}").json()["outcome"] == 7
 
 
+@pytest.mark.problem
 def test_a_load_test_is_answered_and_not_kept(
     client: TestClient, features: dict[str, Any], journal_url: str
 ) -> None:
@@ -410,6 +418,7 @@ def test_a_body_that_is_compressed_or_no_json_is_told_what_to_send(
     assert plain.status_code == 200
 
 
+@pytest.mark.format
 @pytest.mark.parametrize("literal", ["NaN", "Infinity", "-Infinity", "1e400", "[]", "{}", '"?"'])
 def test_numbers_that_are_none(client: TestClient, features: dict[str, Any], literal: str) -> None:
     if not numbers():
@@ -425,6 +434,8 @@ def test_numbers_that_are_none(client: TestClient, features: dict[str, Any], lit
         assert "NaN" not in answer.text
 
 
+@pytest.mark.problem
+@pytest.mark.format
 @pytest.mark.parametrize(
     "value", [10**400, 1e308, -1e308, "0001-01-01T00:00:00+14:00"], ids=range(4)
 )
@@ -440,6 +451,7 @@ def test_values_at_the_edge_are_answered_or_refused(
             ), name
 
 
+@pytest.mark.format
 def test_texts_that_are_hard_to_keep(client: TestClient, features: dict[str, Any]) -> None:
     texts = [n for n, k in KINDS.items() if k == "category" and FIELDS[n].annotation is str]
     if not texts:
@@ -456,6 +468,8 @@ def test_texts_that_are_hard_to_keep(client: TestClient, features: dict[str, Any
     assert (answer.status_code, name in answer.text) == (422, True)
 
 
+@pytest.mark.problem
+@pytest.mark.format
 def test_an_unseen_category_is_served_and_counted(
     client: TestClient, features: dict[str, Any]
 ) -> None:
@@ -714,6 +728,7 @@ def fits(value: Any, schema: dict[str, Any], document: dict[str, Any]) -> bool:
     return True
 
 
+@pytest.mark.problem
 def test_every_answer_is_as_the_document_of_the_api_says(
     start: Callable[..., TestClient], features: dict[str, Any]
 ) -> None:
@@ -806,7 +821,7 @@ def server(bundles: Path, tmp_path: Path, journal_url: str) -> Iterator[Server]:
         yield process.ready()
 
 
-@pytest.mark.slow
+@pytest.mark.format
 def test_what_serves_imports_no_training(bundle_dir: Path) -> None:
     code = """
 import sys
@@ -827,7 +842,7 @@ print(*sorted(heavy & set(sys.modules)))
     assert done.stdout.strip() == ""
 
 
-@pytest.mark.slow
+@pytest.mark.format
 def test_a_swap_under_load_fails_no_request(
     server: Server, bundles: Path, features: dict[str, Any]
 ) -> None:
@@ -863,7 +878,6 @@ def test_a_swap_under_load_fails_no_request(
     assert {version for _, version in seen} == {"1", "2", "3"}
 
 
-@pytest.mark.slow
 def test_what_no_server_should_get_hurts_no_worker_and_logs_are_json(
     server: Server, features: dict[str, Any]
 ) -> None:
@@ -908,7 +922,6 @@ def test_every_meter_that_an_alarm_or_the_dashboard_reads_is_there(
     assert b"monitor_verdict" not in generate_latest(metrics.registry), "it is of another version"
 
 
-@pytest.mark.slow
 def test_a_clean_stop_keeps_all_that_was_acknowledged(
     server: Server, journal_url: str, features: dict[str, Any]
 ) -> None:
@@ -925,7 +938,6 @@ def test_a_clean_stop_keeps_all_that_was_acknowledged(
     assert [r.outcome for r in kept if r.id == ids[-1]] == [answer["prediction"]]
 
 
-@pytest.mark.slow
 def test_a_kill_loses_only_what_came_since_the_last_write(
     server: Server, journal_url: str, features: dict[str, Any]
 ) -> None:
@@ -941,7 +953,6 @@ def test_a_kill_loses_only_what_came_since_the_last_write(
     assert earlier <= kept <= earlier | last
 
 
-@pytest.mark.slow
 def test_a_port_in_use_is_one_clear_line(server: Server, bundles: Path, tmp_path: Path) -> None:
     other = Server(".serving", str(bundles), str(server.port), port=server.port, folder=tmp_path)
     with other:
@@ -952,6 +963,7 @@ def test_a_port_in_use_is_one_clear_line(server: Server, bundles: Path, tmp_path
     assert "PORT=" in told[0]
 
 
+@pytest.mark.problem
 def test_an_outcome_is_kept_as_the_target_has_it(bundles: Path, start: Any) -> None:
     """Clients write true as 1 and a whole number as 2.0; the monitor must know them all."""
     classes = load_bundle(bundles / "1").manifest.classes

@@ -20,6 +20,7 @@ from flight_delays.training import fitting, train
 from flight_delays.training import snapshots as data
 
 
+@pytest.mark.problem
 def test_the_version_names_all_it_came_from(trained: Path) -> None:
     known = registry.connect(settings.load())
     assert isinstance(known, MlflowRegistry)
@@ -42,6 +43,7 @@ def test_the_version_names_all_it_came_from(trained: Path) -> None:
     assert signature.inputs.input_names() == data.FIELDS
 
 
+@pytest.mark.problem
 def test_the_window_that_does_best_is_taken(project: Path) -> None:
     """Old rows whose labels mean nothing are left out."""
     frame = data.snapshot(settings.load()).read()
@@ -57,6 +59,8 @@ def test_the_window_that_does_best_is_taken(project: Path) -> None:
     )
 
 
+@pytest.mark.problem
+@pytest.mark.format
 @pytest.mark.parametrize("how", ["as they come", "as floats", "as objects", "half missing"])
 def test_pyfunc_predicts_with_the_same_code(trained: Path, sample: pd.DataFrame, how: str) -> None:
     registry.connect(settings.load())
@@ -78,6 +82,7 @@ def test_pyfunc_predicts_with_the_same_code(trained: Path, sample: pd.DataFrame,
     assert given["prediction"].tolist() == [a["prediction"] for a in expected]
 
 
+@pytest.mark.problem
 def test_training_gives_no_advice_on_integers(
     project: Path, recwarn: pytest.WarningsRecorder
 ) -> None:
@@ -108,7 +113,6 @@ app(["train"])
 STEPS = ["load and validate", "fit", "evaluate", "export", "half registered", "register"]
 
 
-@pytest.mark.slow
 def test_a_killed_run_registers_nothing_or_all(project: Path) -> None:
     known = registry.connect(settings.load())
     for name in STEPS:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from standins import EMPTY
+from fake_clients import EMPTY
 
 CLIENTS = {"github": "gh", "gitlab": "glab", "azure": "az"}
 RUN = {  # what each provider says of a run
@@ -18,12 +18,12 @@ RUN = {  # what each provider says of a run
 }
 ORIGIN = "https://org@dev.azure.com/org/project/_git/it"
 CLIENT = f"#!{sys.executable} -SE\nimport sys\nsys.path.insert(0, {str(Path(__file__).parent)!r})\n"
-CLIENT += "import standins\nstandins.main()\n"
+CLIENT += "import fake_clients\nfake_clients.main()\n"
 MAKE = '#!/bin/sh\necho "$*" >>"$MADE"\n'
 
 
 @dataclass
-class Standing:
+class FakeProvider:
     """A project whose provider is a stand-in."""
 
     ci: str

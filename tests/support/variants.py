@@ -20,7 +20,7 @@ import jinja2
 import yaml
 from jinja2_ansible_filters import AnsibleCoreFiltersExtension
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 QUESTIONS: dict[str, dict[str, Any]] = {
     name: details
     for name, details in yaml.safe_load((ROOT / "copier.yml").read_text()).items()

@@ -1,6 +1,6 @@
-"""The pipelines of each provider, turned here: by act, by gitlab-ci-local, by a small interpreter.
+"""The pipelines of each provider, run here: by act, by gitlab-ci-local, by a small interpreter.
 
-What a job calls is only written down. A turn is given a pipeline's name, what set it off, and the
+What a job calls is only written down. A run is given a pipeline's name, what set it off, and the
 variables and secrets of the project; it says how it ended, which calls were made and what was said.
 """
 
@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 
 import yaml
 from harness import commit, copy, git
-from living import missing
-from pipelines import AZURE, BIN, Tools, expression, steps_of, variables_of
+from read_pipelines import AZURE, BIN, Tools, expression, steps_of, variables_of
+from running_project import missing
 
 VARIABLES = {"MLFLOW_TRACKING_URI", "DATA_URI"}
 """Of what a project is told, these are no secrets."""
@@ -27,16 +27,16 @@ SET = re.compile(r"##vso\[task\.setvariable variable=(\w+);isOutput=true\](.*)")
 TASKS = {"UsePythonVersion@0", "Cache@2", "PublishTestResults@2", "DownloadPipelineArtifact@2"}
 
 
-class Turned(NamedTuple):
+class Ran(NamedTuple):
     good: bool
     calls: list[str]
     out: str
 
 
-Turn = Callable[..., Any]
+Runner = Callable[..., Any]
 
 
-def github(template: Path, home: Path) -> Turn:
+def github(template: Path, home: Path) -> Runner:
     """Turns workflows with act, on this machine and with every foreign action left out."""
     project = copy(template, home / "it", ci="github")
     commit(project)
@@ -48,7 +48,7 @@ def github(template: Path, home: Path) -> Turn:
     command = [str(BIN / "act"), "--platform", "ubuntu-24.04=-self-hosted"]
     command += [word for name in used for word in ("--local-repository", f"{name}={action}")]
 
-    def turn(name: str, event: str = "push", group: dict[str, str] | None = None, **says: str):
+    def run(name: str, event: str = "push", group: dict[str, str] | None = None, **says: str):
         tools.begin(**says)
         told = []
         for key, value in (group or {}).items():
@@ -57,9 +57,9 @@ def github(template: Path, home: Path) -> Turn:
             [*command, event.replace(" ", "_"), "-W", f".github/workflows/{name}.yml", *told],
             cwd=project, env=tools.own, capture_output=True, text=True, timeout=120,
         )  # fmt: skip
-        return Turned(not done.returncode, tools.calls(), done.stdout + done.stderr)
+        return Ran(not done.returncode, tools.calls(), done.stdout + done.stderr)
 
-    return turn
+    return run
 
 
 def gitlab_ci_local() -> list[str]:
@@ -88,7 +88,7 @@ def gitlab_ci_local() -> list[str]:
     return [str(node / "bin/node"), str(kept / "node_modules/gitlab-ci-local/dist/index.js")]
 
 
-def gitlab(template: Path, home: Path) -> Turn:
+def gitlab(template: Path, home: Path) -> Runner:
     """Turns pipelines with gitlab-ci-local; a person starts production, unless `manual` is not."""
     runner = [*gitlab_ci_local(), "--force-shell-executor", "--no-color"]
     project = copy(template, home / "it", ci="gitlab")
@@ -96,7 +96,7 @@ def gitlab(template: Path, home: Path) -> Turn:
     git(project, "remote", "add", "origin", "git@gitlab.example:team/project.git")
     tools = Tools(home)
 
-    def turn(
+    def run(
         name: str,
         event: str = "push",
         group: dict[str, str] | None = None,
@@ -117,9 +117,9 @@ def gitlab(template: Path, home: Path) -> Turn:
             command, cwd=project, env=os.environ | tools.own, capture_output=True, text=True,
             timeout=60,
         )  # fmt: skip
-        return Turned(not done.returncode, tools.calls(), done.stdout + done.stderr)
+        return Ran(not done.returncode, tools.calls(), done.stdout + done.stderr)
 
-    return turn
+    return run
 
 
 class Run:
@@ -215,14 +215,14 @@ def azure(template: Path, home: Path) -> Callable[..., Run]:
     tools = Tools(home)
     reasons = {"push": "IndividualCI", "pull request": "PullRequest", "schedule": "Schedule"}
 
-    def turn(name: str, event: str = "push", group: dict[str, str] | None = None, **says: str):
+    def run(name: str, event: str = "push", group: dict[str, str] | None = None, **says: str):
         tools.begin(**says)
         git(project, "clean", "-ffdxq")
         return Run(project, AZURE[name], tools, reasons[event], group or {})
 
-    return turn
+    return run
 
 
-TURNERS: dict[str, Callable[[Path, Path], Turn]] = {
+RUNNERS: dict[str, Callable[[Path, Path], Runner]] = {
     "github": github, "gitlab": gitlab, "azure": azure,
 }  # fmt: skip

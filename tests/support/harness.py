@@ -24,7 +24,7 @@ import pytest
 from copier import _vcs
 from copier._main import Worker
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 PARTS = ("copier.yml", "template", "parts")
 STAND_IN = b"PAR1 a small stand-in for the data PAR1"
 IGNORED = shutil.ignore_patterns("__pycache__", "*.py[co]", ".*_cache", "*.egg-info")
