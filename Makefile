@@ -22,7 +22,7 @@ $(READY): requirements.txt
 
 setup: $(READY) ## make .venv
 
-.PHONY: setup demo test test-fast test-full test-run lint bench bench-cycle variants constraints release requirements clean help
+.PHONY: setup demo test test-fast test-full test-run test-engine lint bench bench-cycle variants constraints release requirements clean help
 demo: $(READY) ## the whole cycle on real flights, into DEST=build/demo
 	@.venv/bin/python demo/run.py '$(DEST)'
 
@@ -47,10 +47,13 @@ bench-cycle: $(READY) ## what the loop gains on streams, against calendars (SEED
 	@.venv/bin/python benchmarks/cycle.py --seeds '$(or $(SEEDS),3)'
 
 variants: $(READY) ## the matrix of variants, as JSON (COVERING=1, PROJECTS=1: those that run; CHECK=answers.yml)
-	@.venv/bin/python tests/variants.py $(if $(COVERING),--covering) $(if $(PROJECTS),--projects) $(if $(CHECK),--check '$(CHECK)')
+	@.venv/bin/python tests/support/variants.py $(if $(COVERING),--covering) $(if $(PROJECTS),--projects) $(if $(CHECK),--check '$(CHECK)')
 
 test-run: $(READY) ## one of the projects that are run: ONLY=classification-uv-onnx
 	@.venv/bin/pytest tests/test_run.py -k '$(ONLY)'
+
+test-engine: $(READY) ## the tests of the rendered code, in build/engine (TESTS='tests/engine/test_journal.py -x', PROBLEM=, FORMAT=)
+	@.venv/bin/python tests/support/engine.py $(or $(TESTS),tests/engine)
 
 constraints: $(READY) ## resolve anew what the projects are tested with, and test it
 	@.venv/bin/python scripts/constraints.py

@@ -38,6 +38,8 @@ os.environ.update(
 
 import numpy as np
 import pandas as pd
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
 from flight_delays import cycle
 from flight_delays import settings as settings_
 from flight_delays.cli.common import held
@@ -53,7 +55,6 @@ from flight_delays.registry.promote import promote
 from flight_delays.registry.store import connect
 from flight_delays.training import fitting, snapshots
 from flight_delays.training.train import train
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 SOURCE = "data/flights.parquet"
 CLIENTS = 4

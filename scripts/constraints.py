@@ -13,7 +13,7 @@ from pathlib import Path
 import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path.insert(0, str(ROOT / "tests" / "support"))
 from harness import copy, snapshot  # noqa: E402
 from variants import QUESTIONS, choices, variants  # noqa: E402
 

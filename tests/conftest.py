@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from fake_provider import CLIENT, CLIENTS, MAKE, ORIGIN, FakeProvider
 from harness import commit, copy, fast, git, snapshot
-from living import on_disk
-from standing import CLIENT, CLIENTS, MAKE, ORIGIN, Standing
+from running_project import Project, needs, on_disk, project
 from variants import key, variants
 
 GIT = """
@@ -23,7 +23,9 @@ auto = 0
 fsync = none
 looseCompression = 0
 """
+collect_ignore = ["engine"]  # they run inside a rendered project
 MEMORY = Path("/dev/shm")
+COVERAGE = "pytest-cov==7.1.0 coverage==7.17.5"
 
 
 def pytest_configure() -> None:
@@ -118,6 +120,17 @@ def disk(request) -> Iterator[Path]:
         yield folder
 
 
+@pytest.fixture(scope="session")
+def engine(request) -> Iterator[Project]:
+    """The first project, set up: its environment runs the code of every problem and format."""
+    needs("uv")
+    with on_disk(request.session) as folder:
+        made = project(folder / "it", env_manager="uv")
+        made.run("make setup")
+        made.run(f"uv pip install --quiet --python .venv {COVERAGE}")
+        yield made
+
+
 @pytest.fixture
 def run():
     """Runs a command; a failure shows what it said."""
@@ -141,7 +154,7 @@ def hosted(template, tmp_path_factory) -> dict[str, Path]:
 
 
 @pytest.fixture(params=CLIENTS)
-def standing(request, hosted, tmp_path) -> Standing:
+def provider(request, hosted, tmp_path) -> FakeProvider:
     """A project whose provider is a stand-in, for each provider."""
     project = shutil.copytree(hosted[request.param], tmp_path / "it")
     tools = tmp_path / "bin"
@@ -152,4 +165,4 @@ def standing(request, hosted, tmp_path) -> Standing:
     for name in ("git", "sh"):  # and no real client
         (tools / name).symlink_to(str(shutil.which(name)))
     (tmp_path / "state").write_text('{"known": ["ci.yml", "cycle.yml", "update.yml"]}')
-    return Standing(request.param, project, tools)
+    return FakeProvider(request.param, project, tools)

@@ -9,7 +9,7 @@ import tomllib
 import pytest
 import yaml
 from harness import ROOT, commit, copy, edit, owners, snapshot
-from living import FENCE, Project, blocks
+from running_project import FENCE, Project, blocks
 from variants import AXES, QUESTIONS, choices
 
 PAGES = [

@@ -20,7 +20,17 @@ from typing import Any
 import pytest
 import yaml
 from harness import ROOT, copy
-from living import Project, foreseen, free_port, missing, needs, on_a_slice, on_disk, project, quiet
+from running_project import (
+    Project,
+    foreseen,
+    free_port,
+    missing,
+    needs,
+    on_a_slice,
+    on_disk,
+    project,
+    quiet,
+)
 from variants import AXES
 
 BIN = Path(sys.executable).parent

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from harness import ROOT
-from living import needs, project
+from running_project import project
 from variants import choices
 
 PAGE = ROOT / "docs" / "models.md"
@@ -42,13 +42,12 @@ def test_the_page_names_each_format():
     assert not [name for name, told in table().items() if "FAILED" in "".join(told.values())]
 
 
-@pytest.mark.heavy(6)
+@pytest.mark.heavy(3)
+@pytest.mark.xdist_group("engine")
 @pytest.mark.parametrize("format", FORMATS)
-def test_each_model_is_served_as_trained_or_refused_in_a_line(disk, format):
-    needs("uv")
-    made = project(disk / "it", env_manager="uv", serving_format=format)
-    made.run("make setup")
-    made.run(f".venv/bin/python {SCRIPT} models.json")
+def test_each_model_is_served_as_trained_or_refused_in_a_line(engine, format):
+    made = project(engine.folder.parent / f"models-{format}", serving_format=format)
+    made.run(f"{engine.folder}/.venv/bin/python {SCRIPT} models.json")
     found = json.loads((made.folder / "models.json").read_text())
     assert len(found) > 40
     assert {name: table().get(name, {}).get(format) for name in found} == found, (

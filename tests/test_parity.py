@@ -2,7 +2,7 @@
 
 import pytest
 from harness import copy
-from pipelines import azure, github, gitlab
+from read_pipelines import azure, github, gitlab
 from variants import choices
 
 READ = {"github": github, "gitlab": gitlab, "azure": azure}

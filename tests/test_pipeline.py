@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 from harness import ROOT, commit, copy
-from pipelines import github, lint, verbs
+from read_pipelines import github, lint, verbs
 from variants import AXES
 
 PINNED = re.compile(

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 from harness import copy
-from pipelines import (
+from read_pipelines import (
     AZURE,
     CHECKED,
     SERVER,
@@ -17,7 +17,7 @@ from pipelines import (
     variables_of,
     verbs,
 )
-from turning import azure
+from run_pipelines import azure
 from variants import AXES
 
 VERB = re.compile(r"make ([a-z-]+)(?: [A-Z]+=[\w./]*)*")
@@ -116,40 +116,42 @@ def test_scheduled_pipelines_run_though_nothing_was_pushed(project):
 
 
 @pytest.fixture
-def turn(template, tmp_path):
+def run_pipeline(template, tmp_path):
     return azure(template, tmp_path)
 
 
 REGISTRY = {"MLFLOW_TRACKING_URI": SERVER}
 
 
-def test_artifacts_and_stages_are_named_for_what_they_are(turn):
-    done = turn("ci", group=REGISTRY | {"MLFLOW_TRACKING_TOKEN": "secret"})
+def test_artifacts_and_stages_are_named_for_what_they_are(run_pipeline):
+    done = run_pipeline("ci", group=REGISTRY | {"MLFLOW_TRACKING_TOKEN": "secret"})
     assert done.artifacts >= {"bundle", "reports-train-1", "reports-load-1"}
     assert done.results["unregistered"] == "skipped"
     for call in (done.calls[0], next(c for c in done.calls if c.startswith("push"))):
         assert call.endswith("TOKEN="), "it is given no secret of the registry"
     assert " BY=Ada " in done.calls[-2]
-    done = turn("ci", group={"DATA_URI": "data"})
+    done = run_pipeline("ci", group={"DATA_URI": "data"})
     assert "bundle-not-registered" in done.artifacts
     assert "type=warning]nothing was registered" in done.out
     assert (done.results["unregistered"], done.results["production"]) == ("succeeded", "skipped")
     assert not any("$(" in call for call in done.calls), "a variable that is not there is empty"
-    done = turn("ci", "pull request", REGISTRY)
+    done = run_pipeline("ci", "pull request", REGISTRY)
     assert {done.results[name] for name in ("staging", "production", "unregistered")} == {"skipped"}
 
 
-def test_a_value_that_cannot_be_read_is_a_failure(turn):
-    done = turn("ci", group=REGISTRY, fails="show")
+def test_a_value_that_cannot_be_read_is_a_failure(run_pipeline):
+    done = run_pipeline("ci", group=REGISTRY, fails="show")
     assert (done.results["train"], said(done.calls)) == ("failed", CHECKED[:4])
-    done = turn("cycle", "schedule", REGISTRY, fails="show")
+    done = run_pipeline("cycle", "schedule", REGISTRY, fails="show")
     assert (done.results["cycle"], done.results["production"]) == ("failed", "skipped")
     assert said(done.calls) == ["monitor", "cycle"]
 
 
-def test_what_failed_is_the_stage_that_did(turn):
-    assert turn("cycle", "schedule").results["unregistered"] == "failed"
-    assert turn("cycle", "schedule", REGISTRY, fails="monitor").results["monitor"] == "failed"
-    assert turn("update", "schedule", fails="update").results["update"] == "failed"
-    done = turn("cycle", "schedule", REGISTRY, version="")
+def test_what_failed_is_the_stage_that_did(run_pipeline):
+    assert run_pipeline("cycle", "schedule").results["unregistered"] == "failed"
+    assert (
+        run_pipeline("cycle", "schedule", REGISTRY, fails="monitor").results["monitor"] == "failed"
+    )
+    assert run_pipeline("update", "schedule", fails="update").results["update"] == "failed"
+    done = run_pipeline("cycle", "schedule", REGISTRY, version="")
     assert done.results["production"] == "skipped"

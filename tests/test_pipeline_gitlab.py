@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import yaml
 from harness import ROOT, copy
-from pipelines import MAIN, SERVER, lint, said, verbs
-from turning import gitlab
+from read_pipelines import MAIN, SERVER, lint, said, verbs
+from run_pipelines import gitlab
 from variants import AXES
 
 VERB = re.compile(
@@ -126,7 +126,7 @@ def test_the_merge_request_shows_the_reports(project):
 
 
 @pytest.fixture(scope="module")
-def turn(template, tmp_path_factory):
+def run_pipeline(template, tmp_path_factory):
     return gitlab(template, tmp_path_factory.mktemp("local"))
 
 
@@ -134,17 +134,17 @@ REGISTRY = {"MLFLOW_TRACKING_URI": SERVER}
 
 
 @pytest.mark.heavy
-def test_production_waits_for_a_person(turn):
-    done = turn("ci", group=REGISTRY, manual=False)
+def test_production_waits_for_a_person(run_pipeline):
+    done = run_pipeline("ci", group=REGISTRY, manual=False)
     assert done.good, done.out[-3000:]
     assert said(done.calls) == [*MAIN, "promote"]
     assert re.search(r" BY=\S", done.calls[-1]), "and who pushed is noted"
 
 
 @pytest.mark.heavy
-def test_a_pipeline_that_promoted_nothing_is_not_green(turn):
-    assert re.search(r"WARN +unregistered", turn("ci").out)
-    done = turn("cycle", "schedule", REGISTRY, version="")
+def test_a_pipeline_that_promoted_nothing_is_not_green(run_pipeline):
+    assert re.search(r"WARN +unregistered", run_pipeline("ci").out)
+    done = run_pipeline("cycle", "schedule", REGISTRY, version="")
     assert re.search(r"WARN +production", done.out)
     assert "this cycle trained no version" in done.out
     assert said(done.calls) == ["monitor", "cycle"]

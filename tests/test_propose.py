@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from standing import RUN, Standing
+from fake_provider import RUN, FakeProvider
 
 RUNS = RUN | {"azure": {**RUN["azure"], "SYSTEM_ACCESSTOKEN": "$(System.AccessToken)"}}
 PLACE = {
@@ -21,9 +21,9 @@ Proposing = Callable[..., tuple[int, str]]
 
 
 @pytest.fixture
-def proposing(standing: Standing, tmp_path) -> Proposing:
+def proposing(provider: FakeProvider, tmp_path) -> Proposing:
     """A project with a remote and an update in its tree; what `propose` does with it."""
-    made, remote = standing.project, tmp_path / "remote.git"
+    made, remote = provider.project, tmp_path / "remote.git"
     subprocess.run(["git", "init", "--quiet", "--bare", remote], check=True)
     subprocess.run(["git", "-C", made, "remote", "set-url", "origin", remote], check=True)
 
@@ -33,36 +33,36 @@ def proposing(standing: Standing, tmp_path) -> Proposing:
         (made / "reports/update.json").write_text(json.dumps(found | dict(report)))
         (made / "Makefile").write_text((made / "Makefile").read_text() + "# newer\n")
         (made / "new.txt").write_text("a new file\n")
-        own = {**RUNS[standing.ci], **PLACE, "CI_PROJECT_URL": str(tmp_path / "remote")}
-        return standing("propose", **own | environment)
+        own = {**RUNS[provider.ci], **PLACE, "CI_PROJECT_URL": str(tmp_path / "remote")}
+        return provider("propose", **own | environment)
 
     return run
 
 
-def asked(standing: Standing) -> list[str]:
+def asked(provider: FakeProvider) -> list[str]:
     """The calls that made something, each after the token that made it."""
     making = ("create", "POST")
     return [
         f"{call['token']}: {' '.join(call['words'])}"
-        for call in standing.client()["log"]
+        for call in provider.client()["log"]
         if any(word in call["words"] for word in making)
     ]
 
 
-def test_with_a_token_a_branch_is_pushed_and_a_request_opened(standing, proposing, tmp_path):
+def test_with_a_token_a_branch_is_pushed_and_a_request_opened(provider, proposing, tmp_path):
     for _ in range(2):  # the second time as after a run that was killed
-        standing.client(requests=[], log=[])
-        code, said = proposing(UPDATE_TOKEN="team", **JOB[standing.ci])
+        provider.client(requests=[], log=[])
+        code, said = proposing(UPDATE_TOKEN="team", **JOB[provider.ci])
         assert (code, "ciclo-v1.1.0 is proposed" in said) == (0, True), said
-        (made,) = asked(standing)
+        (made,) = asked(provider)
         assert made.startswith("team: ")
-        assert standing.client()["requests"] == ["ciclo-v1.1.0"]
-        assert standing.client()["issues"] == []
+        assert provider.client()["requests"] == ["ciclo-v1.1.0"]
+        assert provider.client()["issues"] == []
     shown = ["git", "-C", tmp_path / "remote.git", "show", "ciclo-v1.1.0:Makefile"]
     assert "# newer" in subprocess.run(shown, capture_output=True, text=True, check=True).stdout
     code, said = proposing(UPDATE_TOKEN="team")
     assert (code, "was proposed already" in said) == (0, True)
-    assert len(asked(standing)) == 1
+    assert len(asked(provider)) == 1
 
 
 @pytest.mark.parametrize(
@@ -75,60 +75,60 @@ def test_with_a_token_a_branch_is_pushed_and_a_request_opened(standing, proposin
     ],
     ids=["no-token", "conflict", "kept", "refused"],
 )
-def test_else_an_issue_shows_the_diff(standing, proposing, token, report, refuse, told):
-    job = JOB[standing.ci]
-    if standing.ci == "azure" and not token:
+def test_else_an_issue_shows_the_diff(provider, proposing, token, report, refuse, told):
+    job = JOB[provider.ci]
+    if provider.ci == "azure" and not token:
         pytest.skip("the job's own token may push there")
-    standing.client(refuse=refuse, says="HTTP 422: no")
+    provider.client(refuse=refuse, says="HTTP 422: no")
     for _ in range(2):
         code, said = proposing(report, UPDATE_TOKEN=token, **job)
         assert code == 0, said
     assert "an open issue says so already" in said
-    assert standing.client()["issues"] == [TITLE]
-    body = standing.client()["body"]
+    assert provider.client()["issues"] == [TITLE]
+    body = provider.client()["body"]
     assert told in body
     if not refuse:
         assert "+# newer" in body
         assert "+a new file" in body
 
 
-def test_the_job_s_own_token_proposes_on_azure(standing, proposing):
-    code, said = proposing(**JOB[standing.ci])
+def test_the_job_s_own_token_proposes_on_azure(provider, proposing):
+    code, said = proposing(**JOB[provider.ci])
     assert code == 0, said
-    state = standing.client()
-    assert bool(state["requests"]) == (standing.ci == "azure")
-    assert bool(state["issues"]) == (standing.ci != "azure")
-    assert asked(standing)[0].startswith("job: ")
+    state = provider.client()
+    assert bool(state["requests"]) == (provider.ci == "azure")
+    assert bool(state["issues"]) == (provider.ci != "azure")
+    assert asked(provider)[0].startswith("job: ")
 
 
-def test_without_any_token_the_end_is_clear(standing, proposing):
-    if standing.ci == "github":
+def test_without_any_token_the_end_is_clear(provider, proposing):
+    if provider.ci == "github":
         pytest.skip("gh says so itself")
     code, said = proposing()
     assert (code, said.count("\n")) == (1, 1)
     assert "error: the update could not be proposed; " in said
     assert "UPDATE_TOKEN" in said
-    assert standing.client()["log"] == []
+    assert provider.client()["log"] == []
 
 
-def test_a_token_that_may_not_speak_is_told_so(standing, proposing):
-    standing.client(refuse="issues --method", says="403 Forbidden (HTTP 403)")
-    code, said = proposing(**JOB[standing.ci])
-    if standing.ci == "gitlab":
+def test_a_token_that_may_not_speak_is_told_so(provider, proposing):
+    provider.client(refuse="issues --method", says="403 Forbidden (HTTP 403)")
+    code, said = proposing(**JOB[provider.ci])
+    if provider.ci == "gitlab":
         assert (code, said.count("\n")) == (1, 1)
         assert "HTTP 403" in said
         assert "UPDATE_TOKEN" in said
 
 
-def test_nothing_newer_proposes_nothing(standing, proposing):
+def test_nothing_newer_proposes_nothing(provider, proposing):
     code, said = proposing({"changed": 0}, UPDATE_TOKEN="team")
     assert (code, "nothing to propose" in said) == (0, True)
-    assert standing.client()["log"] == []
+    assert provider.client()["log"] == []
 
 
-def test_git_takes_the_token_from_the_environment(standing):
+def test_git_takes_the_token_from_the_environment(provider):
     """As git asks for a login: the token is in no address, no argument, and no output."""
-    text = (standing.project / "scripts/propose.py").read_text()
+    text = (provider.project / "scripts/propose.py").read_text()
     helper = next(line for line in text.splitlines() if line.startswith("HELPER"))
     scope: dict[str, str] = {}
     exec(helper, scope)

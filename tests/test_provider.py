@@ -7,8 +7,8 @@ import subprocess
 import sys
 
 import pytest
+from fake_provider import CLIENTS, ORIGIN, RUN
 from harness import ROOT, copy, git
-from standing import CLIENTS, ORIGIN, RUN
 
 pytestmark = pytest.mark.heavy  # each asks a client some hundred times
 GIVEN = {
@@ -17,99 +17,99 @@ GIVEN = {
 }
 
 
-def test_setup_makes_once_what_check_asks_for(standing):
-    code, said = standing("ci", "check")
+def test_setup_makes_once_what_check_asks_for(provider):
+    code, said = provider("ci", "check")
     assert code == 1
     for promise in ("MLFLOW_TRACKING_URI", "a person approves production", "pipeline cycle"):
         assert f"not held  {promise}" in said, said
     assert "hint      JOURNAL_URL" in said
     assert "hint      UPDATE_TOKEN" in said
 
-    code, made = standing("ci", "setup", **GIVEN)
+    code, made = provider("ci", "setup", **GIVEN)
     assert code == 0, made
     assert "made     JOURNAL_URL" in made
     assert "missing  UPDATE_TOKEN" in made
-    code, again = standing("ci", "setup", **GIVEN)
+    code, again = provider("ci", "setup", **GIVEN)
     assert (code, "made " in again) == (0, False), again
-    code, said = standing("ci", "check")
+    code, said = provider("ci", "check")
     assert (code, "not held" in said) == (0, False), said
     assert "ok        a person approves production" in said
 
-    state = standing.client()
+    state = provider.client()
     assert state["values"]["MLFLOW_TRACKING_URI"]["value"] == GIVEN["MLFLOW_TRACKING_URI"]
     assert state["values"]["JOURNAL_URL"] == {"secret": True, "value": GIVEN["JOURNAL_URL"]}
     assert "s3cret" not in made + again + said + json.dumps(state["log"])
 
 
-def test_a_login_of_the_registry_is_enough(standing):
-    standing("ci", "setup", **GIVEN, MLFLOW_TRACKING_TOKEN="a-token-of-the-registry")
-    _, said = standing("ci", "check")
+def test_a_login_of_the_registry_is_enough(provider):
+    provider("ci", "setup", **GIVEN, MLFLOW_TRACKING_TOKEN="a-token-of-the-registry")
+    _, said = provider("ci", "check")
     assert "ok        MLFLOW_TRACKING_TOKEN" in said
     assert "MLFLOW_TRACKING_PASSWORD" not in said
 
 
-def test_a_branch_that_no_pipeline_runs_on_is_told(standing):
-    standing("ci", "setup", **GIVEN)
+def test_a_branch_that_no_pipeline_runs_on_is_told(provider):
+    provider("ci", "setup", **GIVEN)
     for branch in ("master", ""):
-        standing.client(branch=branch)
-        code, said = standing("ci", "check")
-        assert code == (standing.ci != "gitlab"), said
+        provider.client(branch=branch)
+        code, said = provider("ci", "check")
+        assert code == (provider.ci != "gitlab"), said
         told = f"not held  branch main (the pipelines run there, and the default branch is {branch}"
-        assert (told in said) == (standing.ci != "gitlab")
-        assert ("git branch -m main" in said) == (standing.ci != "gitlab")
-        _, made = standing("ci", "setup", **GIVEN)
-        assert ("missing  branch main" in made) == (standing.ci != "gitlab")
+        assert (told in said) == (provider.ci != "gitlab")
+        assert ("git branch -m main" in said) == (provider.ci != "gitlab")
+        _, made = provider("ci", "setup", **GIVEN)
+        assert ("missing  branch main" in made) == (provider.ci != "gitlab")
 
 
-def test_reviewers_are_those_that_were_named(standing):
-    code, said = standing("ci", "setup", **GIVEN, REVIEWERS="ada, bo")
+def test_reviewers_are_those_that_were_named(provider):
+    code, said = provider("ci", "setup", **GIVEN, REVIEWERS="ada, bo")
     assert code == 0, said
-    (rule,) = standing.client()["environments"]["production"][:1]
+    (rule,) = provider.client()["environments"]["production"][:1]
     assert len(rule.get("reviewers", []) or rule.get("settings", {}).get("approvers", [1, 1])) == 2
-    assert standing.ci != "gitlab" or rule == {"user_id": 2}
+    assert provider.ci != "gitlab" or rule == {"user_id": 2}
 
 
-def test_nothing_reaches_an_unprotected_environment(standing):
-    standing.client(environments={"production": []})
+def test_nothing_reaches_an_unprotected_environment(provider):
+    provider.client(environments={"production": []})
     for gate in ("", "ci", "name"):
-        code, said = standing(
-            "ci", "promote", "production", **RUN[standing.ci], GATES_APPROVAL=gate
+        code, said = provider(
+            "ci", "promote", "production", **RUN[provider.ci], GATES_APPROVAL=gate
         )
         assert code == 1
         assert "make ci-setup" in said
         assert "approval = 'none'" in said
         assert said.count("\n") == 1
-    assert not standing.promoted()
+    assert not provider.promoted()
 
 
-def test_who_approved_goes_into_the_history(standing):
-    standing("ci", "setup", **GIVEN)
-    code, said = standing("ci", "promote", "production", **RUN[standing.ci])
-    assert (code, "nobody approved this run" in said, standing.promoted()) == (1, True, "")
-    standing.client(approvals=["zoe", "o'neil@x.org"])
-    code, said = standing("ci", "promote", "production", **RUN[standing.ci], VERSION="7")
+def test_who_approved_goes_into_the_history(provider):
+    provider("ci", "setup", **GIVEN)
+    code, said = provider("ci", "promote", "production", **RUN[provider.ci])
+    assert (code, "nobody approved this run" in said, provider.promoted()) == (1, True, "")
+    provider.client(approvals=["zoe", "o'neil@x.org"])
+    code, said = provider("ci", "promote", "production", **RUN[provider.ci], VERSION="7")
     assert code == 0, said
     made = "promote ENV=production VERSION=7 BY=o_neil@x.org, zoe\n"
-    assert standing.promoted().endswith(made), "nothing of a name reaches the shell"
+    assert provider.promoted().endswith(made), "nothing of a name reaches the shell"
 
 
-def test_where_the_settings_say_so_nobody_is_asked(standing):
-    (standing.project / "settings.toml").write_text('[gates]\napproval = "none"\n')
-    code, said = standing("ci", "promote", "production", **RUN[standing.ci], VERSION="7")
+def test_where_the_settings_say_so_nobody_is_asked(provider):
+    (provider.project / "settings.toml").write_text('[gates]\napproval = "none"\n')
+    code, said = provider("ci", "promote", "production", **RUN[provider.ci], VERSION="7")
     assert code == 0, said
-    assert "ENV=production VERSION=7 BY=ann" in standing.promoted()
-    assert standing.client()["log"] == []
-    standing("ci", "setup", **GIVEN)
-    code, said = standing("ci", "check")
+    assert "ENV=production VERSION=7 BY=ann" in provider.promoted()
+    assert provider.client()["log"] == []
+    provider("ci", "setup", **GIVEN)
+    code, said = provider("ci", "check")
     assert (code, "production asks nobody" in said) == (0, True), said
-    assert standing.client()["environments"]["production"] == []
+    assert provider.client()["environments"]["production"] == []
 
 
-def test_a_manual_job_is_an_approval_on_gitlab_only(standing):
-    standing("ci", "setup", **GIVEN)
-    code, _ = standing("ci", "promote", "production", **RUN[standing.ci], CI_JOB_MANUAL="true")
-    assert (code == 0) == (standing.ci == "gitlab")
-    assert ("BY=ann" in standing.promoted()) == (standing.ci == "gitlab")
+def test_a_manual_job_is_an_approval_on_gitlab_only(provider):
+    provider("ci", "setup", **GIVEN)
+    code, _ = provider("ci", "promote", "production", **RUN[provider.ci], CI_JOB_MANUAL="true")
+    assert (code == 0) == (provider.ci == "gitlab")
+    assert ("BY=ann" in provider.promoted()) == (provider.ci == "gitlab")
 
 
 @pytest.mark.parametrize(
@@ -121,77 +121,77 @@ def test_a_manual_job_is_an_approval_on_gitlab_only(standing):
         (("check",), {"GATES_APPROVAL": "maybe"}, "gates.approval = 'maybe'; use ci, name or none"),
     ],
 )
-def test_bad_input_is_answered_in_a_line(standing, words, environment, told):
-    code, said = standing("ci", *words, **environment)
+def test_bad_input_is_answered_in_a_line(provider, words, environment, told):
+    code, said = provider("ci", *words, **environment)
     assert (code, said.count("\n")) == (1, said.count("\n")), said
     assert told in said
     assert said.splitlines()[-1].startswith("error: ")
 
 
-def test_a_missing_or_unknown_client_is_one_line(standing):
-    name = CLIENTS[standing.ci]
+def test_a_missing_or_unknown_client_is_one_line(provider):
+    name = CLIENTS[provider.ci]
     asks = {"gh": "gh auth login", "glab": "HTTP 401", "az": "Please run 'az login'"}[name]
-    standing.client(refuse=" ", says=f"To get started, run: {asks}")
-    code, said = standing("ci", "check")
+    provider.client(refuse=" ", says=f"To get started, run: {asks}")
+    code, said = provider("ci", "check")
     assert (code, said.count("\n")) == (1, 1)
     assert f"error: {name} is not logged in; run `{name} " in said
-    (standing.tools / name).unlink()
-    code, said = standing("ci", "setup", **GIVEN)
+    (provider.tools / name).unlink()
+    code, said = provider("ci", "setup", **GIVEN)
     assert (code, said.count("\n")) == (1, 1)
     assert f"error: {name} is not installed; see https://" in said
 
 
-def test_what_a_plan_lacks_is_told_and_the_rest_is_made(standing):
+def test_what_a_plan_lacks_is_told_and_the_rest_is_made(provider):
     refuse = {
         "github": "PUT repos/{owner}/{repo}/environments/production",
         "gitlab": "protected_environments --method",
         "azure": "pipelinesChecks --resource configurations --route-parameters project=project "
         "--http-method POST",
-    }[standing.ci]
-    standing.client(environments={"production": []}, refuse=refuse, says="your plan (HTTP 404)")
-    code, said = standing("ci", "setup", **GIVEN)
+    }[provider.ci]
+    provider.client(environments={"production": []}, refuse=refuse, says="your plan (HTTP 404)")
+    code, said = provider("ci", "setup", **GIVEN)
     assert code == 1
     assert "failed   a person approves production" in said
     assert "your plan" in said
-    assert standing.ci != "gitlab" or "protected environments need Premium" in said
+    assert provider.ci != "gitlab" or "protected environments need Premium" in said
     assert "made     pipeline update" in said
 
 
-def test_a_workflow_that_was_not_pushed_is_told(standing):
-    if standing.ci == "github":
-        standing.client(known=["ci.yml"])
-        code, said = standing("ci", "setup", **GIVEN)
+def test_a_workflow_that_was_not_pushed_is_told(provider):
+    if provider.ci == "github":
+        provider.client(known=["ci.yml"])
+        code, said = provider("ci", "setup", **GIVEN)
         assert code == 1
         assert "push .github/workflows/cycle.yml to the default branch first" in said
 
 
-def test_the_verb_hands_all_of_it_on(standing):
+def test_the_verb_hands_all_of_it_on(provider):
     """With the project's own Makefile, and a Python that runs the scripts and notes the rest."""
-    (standing.tools / "make").unlink()
+    (provider.tools / "make").unlink()
     for name in ("make", "cat", "git", "awk"):
-        if not (standing.tools / name).exists():
-            (standing.tools / name).symlink_to(str(shutil.which(name)))
-    bin, log = standing.project / ".venv" / "bin", standing.project / "log"
-    for path in (bin / "python", standing.project / "locks" / "dev.txt", bin.parent / ".ready"):
+        if not (provider.tools / name).exists():
+            (provider.tools / name).symlink_to(str(shutil.which(name)))
+    bin, log = provider.project / ".venv" / "bin", provider.project / "log"
+    for path in (bin / "python", provider.project / "locks" / "dev.txt", bin.parent / ".ready"):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(
             f'#!/bin/sh\ncase $1 in scripts/*) exec "{sys.executable}" -S "$@" ;; esac\n'
             f"echo \"$*\" >>'{log}'\n"
         )
     (bin / "python").chmod(0o755)
-    standing("ci", "setup", **GIVEN)
-    standing.client(approvals=["zoe", "o'neil@x.org"])
-    state = {"STATE": str(standing.tools.parent / "state"), "PATH": str(standing.tools)}
+    provider("ci", "setup", **GIVEN)
+    provider.client(approvals=["zoe", "o'neil@x.org"])
+    state = {"STATE": str(provider.tools.parent / "state"), "PATH": str(provider.tools)}
     done = subprocess.run(
-        ["make", "ci-promote", "ENV=production"], cwd=standing.project, text=True,
-        env=state | RUN[standing.ci] | {"VERSION": "7"}, capture_output=True,
+        ["make", "ci-promote", "ENV=production"], cwd=provider.project, text=True,
+        env=state | RUN[provider.ci] | {"VERSION": "7"}, capture_output=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     asked = "promote --env production --version 7 --by o_neil@x.org, zoe\n"
     assert log.read_text().endswith(asked)
 
 
-@pytest.mark.parametrize("standing", ["azure"], indirect=True)
+@pytest.mark.parametrize("provider", ["azure"], indirect=True)
 @pytest.mark.parametrize(
     ("origin", "place"),
     [
@@ -200,10 +200,10 @@ def test_the_verb_hands_all_of_it_on(standing):
         ("git@ssh.dev.azure.com:v3/org/a%20b/it", "https://dev.azure.com/org a b it"),
     ],
 )
-def test_where_the_project_is_on_azure(standing, origin, place):
-    git(standing.project, "remote", "set-url", "origin", origin)
+def test_where_the_project_is_on_azure(provider, origin, place):
+    git(provider.project, "remote", "set-url", "origin", origin)
     command = [sys.executable, "-c", "import provider; print(*provider._place())"]
-    said = subprocess.check_output(command, cwd=standing.project / "scripts", text=True)
+    said = subprocess.check_output(command, cwd=provider.project / "scripts", text=True)
     assert said.strip() == place
 
 
@@ -215,11 +215,11 @@ def test_the_approvals_are_those_of_the_settings():
         assert '"ci", "name", "none"' in (ROOT / "template" / path).read_text()
 
 
-def test_the_scripts_are_typed(standing):
+def test_the_scripts_are_typed(provider):
     done = subprocess.run(
         [sys.executable, "-m", "mypy", "--strict", "--python-version", "3.11",
          "--config-file", os.devnull, "--cache-dir", ROOT / ".mypy_cache", "ci.py", "propose.py"],
-        cwd=standing.project / "scripts", capture_output=True, text=True,
+        cwd=provider.project / "scripts", capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout
 

@@ -22,8 +22,8 @@ from harness import (
     snapshot,
     update,
 )
-from living import Project, examples, on_a_slice, turn
 from releases import CASES, COVERING, RELEASES, SUPPORTED, history
+from running_project import Project, examples, on_a_slice, turn
 from variants import AXES
 
 ANSWERS = ".copier-answers.yml"

@@ -70,7 +70,7 @@ def test_no_line_ends_in_a_blank(distinct):
 
 
 def test_the_matrix_is_json(run):
-    command = [sys.executable, str(ROOT / "tests" / "variants.py")]
+    command = [sys.executable, str(ROOT / "tests" / "support" / "variants.py")]
     found = json.loads(run(*command, cwd=ROOT))
     possible = {tuple(v[name] for name in AXES) for v in found}
     assert possible <= set(product(*AXES.values()))

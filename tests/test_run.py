@@ -6,7 +6,7 @@ import shlex
 
 import pytest
 from harness import ROOT
-from living import blocks, needs, on_a_slice, project, turn, walk
+from running_project import blocks, needs, on_a_slice, project, turn, walk
 from variants import covering, name, projects
 
 OWN = "## Use your own data"
@@ -28,9 +28,7 @@ def test_a_project_lives_by_its_readme(answers, disk):
     walk(made, first)
     versions = made.run("make status")
     assert "production" in versions
-    if answers != covering()[0]:  # what is slow kills processes: once is enough
-        made.environment["PYTEST_ADDOPTS"] = "-m 'not slow'"
-    else:
+    if answers == covering()[0]:
         made.environment["PYTEST_XDIST_AUTO_NUM_WORKERS"] = "2"
     # The environment's manager changes no code, so its tests run once for each distinct code.
     if answers in distinct():
@@ -95,7 +93,6 @@ def test_own_data_of_another_shape(disk):
     (made.folder / "data" / "iris.csv").write_text(
         "\n".join(["petal_length,colour,species", *lines, ""])
     )
-    made.environment["PYTEST_ADDOPTS"] = "-m 'not slow'"
     walk(made, chapter)
     made.environment["GATES_MIN_ROWS"] = "100"
     for command in ("promote ENV=staging", "load ENV=staging", "promote ENV=production"):

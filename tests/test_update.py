@@ -33,9 +33,9 @@ def unmerged(project: Path) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def standing(repository, tmp_path_factory) -> Path:
+def unchanged(repository, tmp_path_factory) -> Path:
     """A project that no test changes."""
-    return start(repository, tmp_path_factory.mktemp("standing") / "project")
+    return start(repository, tmp_path_factory.mktemp("unchanged") / "project")
 
 
 @pytest.mark.parametrize(
@@ -64,11 +64,11 @@ def test_switching_equals_copying(questions, repository, tmp_path):
         ("problem", "regression", "classification"),
     ],
 )
-def test_what_is_fixed_cannot_be_switched(question, answer, kept, standing):
+def test_what_is_fixed_cannot_be_switched(question, answer, kept, unchanged):
     assert question in FIXED
     with pytest.raises(ValueError, match=f"is fixed when the project is made: it stays {kept}"):
-        switch(standing, **{question: answer})
-    assert git(standing, "status", "--porcelain") == ""
+        switch(unchanged, **{question: answer})
+    assert git(unchanged, "status", "--porcelain") == ""
 
 
 @pytest.mark.parametrize(

@@ -306,13 +306,13 @@ def pipelines() -> dict[str, tuple[str, Any]]:
         "DummyRegressor": (table(), DummyRegressor()),
     }
     try:
-        from lightgbm import LGBMClassifier
+        from lightgbm import LGBMClassifier  # type: ignore[import-not-found]
 
         classifiers["LightGBM"] = (table(), LGBMClassifier(n_estimators=10, verbose=-1))
     except ImportError:
         pass
     try:
-        from xgboost import XGBClassifier
+        from xgboost import XGBClassifier  # type: ignore[import-not-found]
 
         classifiers["XGBoost"] = (table(), XGBClassifier(n_estimators=10))
     except ImportError:
@@ -339,10 +339,10 @@ def engine() -> Any:
     module("target", TARGET="y", target=lambda frame: frame["y"])
     module("metrics", METRICS={"none": lambda a, p: 0.0}, GREATER_IS_BETTER=True)
     module("model", TRUSTED=[], build=None)
-    provenance = import_module(f"{PACKAGE}.training.provenance")
+    provenance: Any = import_module(f"{PACKAGE}.training.provenance")
     provenance.not_served = lambda modules: []  # it has its own test
-    names = ("bundle", "contract", "errors", "predictor", "project.model")
-    names += ("training.export", "training.fitting", "monitoring.drift")
+    names = ["bundle", "contract", "errors", "predictor", "project.model"]
+    names += ["training.export", "training.fitting", "monitoring.drift"]
     return types.SimpleNamespace(
         **{name.rpartition(".")[2]: import_module(f"{PACKAGE}.{name}") for name in names}
     )

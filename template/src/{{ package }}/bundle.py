@@ -216,10 +216,7 @@ def differences(expected: np.ndarray, given: np.ndarray, classifies: bool) -> np
 
 
 def write(
-    path: Path,
-    manifest: Manifest,
-    examples: Sequence[dict[str, Any]],
-    reference: dict[str, Any],
+    path: Path, manifest: Manifest, examples: Sequence[dict[str, Any]], reference: dict[str, Any]
 ) -> Bundle:
     """Completes the directory that holds the exported model; returns it as read back.
 

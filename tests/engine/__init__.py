@@ -1,0 +1,1 @@
+"""Ours, of the template: these run inside a rendered project, as its tests/engine."""

@@ -1,0 +1,55 @@
+"""What commands do to a person's files, and say when they cannot."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from flight_delays.cli import common, lifecycle, serving
+from flight_delays.errors import UserError
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "flight_delays", *arguments],
+        capture_output=True,
+        text=True,
+        env=os.environ,
+    )
+
+
+def test_a_bundle_goes_into_a_folder_of_its_own(trained: Path) -> None:
+    bundle = serving.bundle
+    for _ in range(2):
+        bundle("test", Path("build/bundle"))
+        assert [path.name for path in Path("build/bundle").iterdir()] == ["1"]
+    Path("notes").mkdir()
+    Path("notes/thesis.txt").write_text("years of work")
+    with pytest.raises(UserError, match=r"OUT=notes: holds other things than bundles \(thesis"):
+        bundle("test", Path("notes"))
+    with pytest.raises(UserError, match=r"is where bundles are kept"):
+        bundle("test", Path("var/versions"))
+    assert Path("notes/thesis.txt").exists()
+    assert Path("var/versions/1/manifest.json").exists()
+
+
+def test_what_cannot_be_written_is_one_line(trained: Path) -> None:
+    Path("file").write_text("")
+    done = run("bundle", "--out", "file/below")
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "file/below" in done.stderr
+
+
+def test_a_value_of_a_report_is_shown_for_a_pipeline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    common.keep("cycle", {"version": "2", "promoted": ["test", "staging"], "refused": ""})
+    for what in ("cycle.version", "cycle.promoted", "cycle.refused", "cycle.unheard"):
+        lifecycle.show(what)
+    assert capsys.readouterr().out == "version=2\npromoted=test staging\nrefused=\nunheard=\n"
+    for what in ("", "cycle", "train.version"):
+        with pytest.raises(UserError, match=rf"^WHAT={what}: is no value of a report"):
+            lifecycle.show(what)

@@ -1,0 +1,53 @@
+"""The rendered code, by tests/engine: each test as often as it says something new.
+
+Once for each problem and format where it depends on them, as its marks say; one environment, that
+of the first project, holds what all of them need.
+"""
+
+from itertools import product
+
+import pytest
+from engine import FORMATS, PROBLEMS, marks, run, with_tests
+from running_project import Project, project
+
+COVERED = 90
+"""Percent of the package's lines that the first project's run must reach."""
+pytestmark = pytest.mark.xdist_group("engine")  # the environment is made once
+
+
+def passes(done) -> None:
+    """A failure shows all that was said."""
+    if done.returncode:
+        pytest.fail(done.stdout, pytrace=False)
+
+
+def inner(engine: Project, problem: str, serving_format: str) -> Project:
+    """A project with the tests in it."""
+    folder = engine.folder.parent / f"{problem}-{serving_format}"
+    made = project(folder, problem=problem, serving_format=serving_format)
+    with_tests(made.folder)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("problem", "serving_format"),
+    [
+        pytest.param(*pair, marks=pytest.mark.heavy(1 if marks(*pair) else 9), id="-".join(pair))
+        for pair in product(PROBLEMS, FORMATS)
+    ],
+)
+def test_the_rendered_code(engine, problem, serving_format):
+    made, which = inner(engine, problem, serving_format), marks(problem, serving_format)
+    command = ["pytest", "tests/engine", "-m", which, "-o", "tmp_path_retention_policy=failed"]
+    if not which:
+        command += ["--cov=src/flight_delays", f"--cov-fail-under={COVERED}"]
+    passes(run(made.folder, engine.folder / ".venv/bin/python", *command))
+
+
+@pytest.mark.heavy(1)
+def test_its_tests_are_typed_and_clean(engine):
+    """By the settings of a rendered project, but that they may reach what a module imports."""
+    made, python = inner(engine, PROBLEMS[0], FORMATS[0]), engine.folder / ".venv/bin/python"
+    passes(run(made.folder, python, "mypy", "--implicit-reexport"))
+    passes(run(made.folder, python, "ruff", "check"))
+    passes(run(made.folder, python, "ruff", "format", "--check"))

@@ -1,0 +1,87 @@
+"""Law 7: what each provider's pipelines do is seen by running them, and is the same."""
+
+import re
+
+import pytest
+from read_pipelines import CHECKED, MAIN, SERVER, said
+from run_pipelines import RUNNERS
+
+pytestmark = pytest.mark.heavy
+REGISTRY = {"MLFLOW_TRACKING_URI": SERVER}
+
+
+@pytest.fixture(scope="module", params=RUNNERS)
+def run_pipeline(request, template, tmp_path_factory):
+    return RUNNERS[request.param](template, tmp_path_factory.mktemp("pipelines"))
+
+
+def test_a_push_is_checked_trained_tried_and_promoted(run_pipeline):
+    done = run_pipeline("ci", group=REGISTRY | {"MLFLOW_TRACKING_TOKEN": "secret"})
+    assert done.good, done.out[-3000:]
+    assert said(done.calls) == [*MAIN, "promote", "ci-promote"]
+    load, _, staging, production = done.calls[-4:]
+    assert f" VERSION=7 BUNDLE= BY= URI={SERVER} TOKEN=secret" in load
+    assert re.fullmatch(r"promote ENV=staging .*\| VERSION=7 BUNDLE= BY=.* TOKEN=secret", staging)
+    assert re.fullmatch(r"ci-promote ENV=production .*\| VERSION=7 .* TOKEN=secret", production)
+    assert "nothing was registered" not in done.out
+
+
+def test_without_a_registry_a_push_promotes_nothing_and_says_so(run_pipeline):
+    done = run_pipeline("ci")
+    assert done.good, done.out[-3000:]
+    assert said(done.calls) == MAIN
+    assert " VERSION= BUNDLE=build/bundle BY= URI= TOKEN=" in done.calls[-2]
+    assert "set the variable MLFLOW_TRACKING_URI" in done.out
+
+
+def test_a_pull_request_never_reaches_the_registry(run_pipeline):
+    done = run_pipeline("ci", "pull request", REGISTRY | {"MLFLOW_TRACKING_TOKEN": "secret"})
+    assert done.good, done.out[-3000:]
+    assert said(done.calls) == CHECKED
+    assert all(call.endswith("URI= TOKEN=") for call in done.calls)
+
+
+@pytest.mark.parametrize("step", ["check", "train", "smoke"])
+def test_what_fails_stops_all_that_needs_it(run_pipeline, step):
+    done = run_pipeline("ci", group=REGISTRY, fails=step)
+    assert not done.good
+    assert said(done.calls) == CHECKED[: CHECKED.index(step) + 1]
+
+
+def test_the_cycle_runs_after_every_green_monitor(run_pipeline):
+    """Whatever it said: what is to be done is decided by `make cycle`."""
+    done = run_pipeline("cycle", "schedule", REGISTRY)
+    assert done.good, done.out[-3000:]
+    assert said(done.calls) == ["monitor", "cycle", "load", "ci-promote"]
+    assert re.match(r"ci-promote ENV=production .*\| VERSION=8 ", done.calls[-1])
+
+
+def test_without_a_new_version_nothing_is_promoted(run_pipeline):
+    """Not what staging holds either."""
+    done = run_pipeline("cycle", "schedule", REGISTRY, version="")
+    assert (done.good, said(done.calls)) == (True, ["monitor", "cycle"]), done.out[-3000:]
+
+
+def test_the_cycle_is_red_when_nothing_was_watched(run_pipeline):
+    done = run_pipeline("cycle", "schedule")
+    assert (done.good, done.calls) == (False, []), done.out[-3000:]
+    assert "set the variable MLFLOW_TRACKING_URI" in done.out
+    done = run_pipeline("cycle", "schedule", REGISTRY, fails="monitor")
+    assert (done.good, said(done.calls)) == (False, ["monitor"])
+
+
+def test_a_cycle_that_failed_promotes_nothing(run_pipeline):
+    done = run_pipeline("cycle", "schedule", REGISTRY, fails="cycle")
+    assert (done.good, said(done.calls)) == (False, ["monitor", "cycle"])
+
+
+def test_an_update_is_made_and_then_proposed(run_pipeline):
+    """It is proposed though the update left work."""
+    for fails in ("nothing", "update"):
+        token = "team" if fails == "nothing" else ""
+        done = run_pipeline(
+            "update", "schedule", {"UPDATE_TOKEN": token} if token else {}, fails=fails
+        )
+        assert done.good == (fails == "nothing"), done.out[-3000:]
+        assert said(done.calls) == ["update", "propose"]
+        assert done.calls[-1] == f"propose scripts/propose.py TOKEN={token}"
