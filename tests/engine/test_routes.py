@@ -11,10 +11,17 @@ from fastapi.routing import iter_route_contexts
 from fastapi.testclient import TestClient
 from pydantic import TypeAdapter
 
-from . import NAME, package
-from .servers import own_settings, wait_for
+from flight_delays import project
+from flight_delays.bundle import ROWS
+from flight_delays.errors import UserError
+from flight_delays.serving.app import create_app
+from flight_delays.serving.journal.store import journal_at
+from flight_delays.settings import load
+from flight_delays.training import fitting, snapshots
 
-OWN = f"{NAME}.project.routes"
+from ..helpers import own_settings, wait_for
+
+OWN = "flight_delays.project.routes"
 OURS = {"predictions", "outcomes", "state"}
 JSON = {"content-type": "application/json"}
 
@@ -28,9 +35,9 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
     running = []
 
     def started(bundles: Path, url: str = "", **serving: Any) -> TestClient:
-        settings = package("settings").load(journal={"url": url}, serving=serving)
-        journal = package("serving.journal.store").journal_at(url) if url else None
-        client = TestClient(package("serving.app").create_app(bundles, journal, settings))
+        settings = load(journal={"url": url}, serving=serving)
+        journal = journal_at(url) if url else None
+        client = TestClient(create_app(bundles, journal, settings))
         client.__enter__()
         running.append(client)
         if bundles.exists():
@@ -45,11 +52,6 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
 @pytest.fixture
 def client(start: Callable[..., TestClient], bundles: Path, tmp_path: Path) -> TestClient:
     return start(bundles, f"sqlite:///{tmp_path}/journal.db")
-
-
-@pytest.fixture
-def features(bundle_dir: Path) -> dict[str, Any]:
-    return json.loads((bundle_dir / "examples.json").read_text())[0]["features"]
 
 
 def routes(client: TestClient) -> list[Any]:
@@ -99,15 +101,17 @@ def test_the_root_leads_to_the_page(client: TestClient) -> None:
 # Its answers
 
 
+@pytest.mark.problem
+@pytest.mark.format
 def test_every_held_out_row_is_answered_as_the_trained_pipeline_does(
     start: Callable[..., TestClient], trained: Path
 ) -> None:
     """Training and serving do not drift apart: each row over HTTP against the estimator itself."""
-    settings, data = package("settings").load(), package("training.snapshots")
-    judged = package("training.fitting").judge(data.find("").read(), settings.train)
+    settings = load()
+    judged = fitting.judge(snapshots.find("").read(), settings.train)
     fitted = judged.refit(settings.train.seed)
     expected = fitted.scores(judged.table.matrix[judged.first :]).tolist()
-    rows = package("bundle").ROWS.validate_python(data.records(judged.late[data.FIELDS]))
+    rows = ROWS.validate_python(snapshots.records(judged.late[snapshots.FIELDS]))
     (trained / "var" / "versions" / "current").write_text("1")
     client = start(trained / "var" / "versions")
     asked = [{"features": row.model_dump(mode="json")} for row in rows]
@@ -127,6 +131,8 @@ def fits(model: Any, body: bytes) -> bool:
     return adapter.dump_python(read, mode="json", exclude_unset=True) == json.loads(body)
 
 
+@pytest.mark.problem
+@pytest.mark.format
 def test_every_answer_is_as_its_model_says(
     start: Callable[..., TestClient], bundles: Path, tmp_path: Path, features: dict[str, Any]
 ) -> None:
@@ -210,7 +216,6 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[s
     """Makes a text the project's routes.py, for as long as the test runs."""
     folder = tmp_path / "own"
     folder.mkdir()
-    project = package("project")
     monkeypatch.setattr(project, "__path__", [str(folder), *project.__path__])
     before = sys.modules.pop(OWN, None)
     yield lambda text: (folder / "routes.py").write_text(text)
@@ -261,7 +266,7 @@ def test_a_path_of_your_own_that_ours_would_answer_is_refused_by_name(
 ) -> None:  # fmt: skip
     text = "from fastapi import APIRouter\nrouter = APIRouter()\n"
     own(f"{text}\n@router.{method.lower()}('{path}')\ndef mine() -> None: ...\n")
-    with pytest.raises(package("errors").UserError) as error:
+    with pytest.raises(UserError) as error:
         start(tmp_path / "none")
     assert str(error.value).startswith(f"project/routes.py: {method} {path} ")
     assert "\n" not in str(error.value)
@@ -284,5 +289,5 @@ def test_a_module_of_routes_without_a_router_is_refused(
     own: Callable[[str], int], start: Callable[..., TestClient], tmp_path: Path
 ) -> None:
     own("route = None\n")
-    with pytest.raises(package("errors").UserError, match=r"project/routes\.py: has no router"):
+    with pytest.raises(UserError, match=r"project/routes\.py: has no router"):
         start(tmp_path / "none")
