@@ -193,6 +193,7 @@ class Yours:
 
     @property
     def edited(self) -> bool:
+        """Whether it is not as it was rendered."""
         return (self.text, self.mode) != (self.base, self.base_mode)
 
     def merge(self, theirs: bytes) -> tuple[bytes, int]:
@@ -204,7 +205,7 @@ class Yours:
             for name, text in sides.items():
                 Path(folder, name).write_bytes(text or b"")
                 command += ["-L", name]
-            done = subprocess.run([*command, *sides], cwd=folder, capture_output=True)
+            done = subprocess.run([*command, *sides], check=False, cwd=folder, capture_output=True)
         return done.stdout, done.returncode
 
     def unmerge(self, place: str, theirs: bytes | None) -> None:

@@ -77,9 +77,10 @@ def another(tmp_path: Path) -> Iterator[Another]:
         root = Path(str(settings.__file__)).parent
         shutil.copytree(root, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
         written = {"features": FEATURES, "target": TARGET, "data": DATA, "metrics": METRICS}
-        for module, text in {**written, "model": MODEL}.items():
-            text = text.replace("FIELDS", "\n    ".join(fields.strip().split("\n")))
-            for old, new in texts.items():
+        replaced = {"FIELDS": "\n    ".join(fields.strip().split("\n")), **texts}
+        for module, seed in {**written, "model": MODEL}.items():
+            text = seed
+            for old, new in replaced.items():
                 text = text.replace(old, new)
             (tmp_path / name / "project" / f"{module}.py").write_text(text)
         return lambda module: importlib.import_module(f"{name}.{module}")

@@ -165,8 +165,7 @@ def test_without_a_time_labels_that_came_in_one_go_are_in_an_order(
 
 
 def test_sources_that_cannot_be_read_are_named(project: Path) -> None:
-    with open("torn.parquet", "wb") as file:
-        file.write(b"PAR1 torn")
+    Path("torn.parquet").write_bytes(b"PAR1 torn")
     for uri, said in [
         ("nowhere.csv", "no such file"),
         ("torn.parquet", "cannot be read"),

@@ -218,7 +218,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[s
     folder.mkdir()
     monkeypatch.setattr(project, "__path__", [str(folder), *project.__path__])
     before = sys.modules.pop(OWN, None)
-    yield lambda text: (folder / "routes.py").write_text(text)
+    yield (folder / "routes.py").write_text
     sys.modules.pop(OWN, None)
     if before:
         sys.modules[OWN] = before
