@@ -11,6 +11,7 @@ import pytest
 from flight_delays import bundle as bundles
 from flight_delays import cycle, predict, settings
 from flight_delays.errors import UserError
+from flight_delays.project.features import TIME
 from flight_delays.project.target import TARGET
 from flight_delays.registry import base, history, promote
 from flight_delays.registry import store as registry
@@ -43,32 +44,24 @@ def known(trained: Path) -> Registry:
 
 def happen(windows: int, right: float, start: datetime = datetime(2031, 1, 1)) -> None:
     """Fills the journal with version 1's predictions, of which the share `right` came true."""
-    bundle = bundles.load(Path("var/versions/1"))
-    random = np.random.default_rng(0)
-    examples = [e["features"] for e in bundle.examples]
-    answers = predict.predict(bundle, bundles.ROWS.validate_python(examples))
-    classes, records = bundle.manifest.classes, []
-    for i in range(windows * WINDOW):
-        e = int(random.integers(len(examples)))
-        answer = answers[e]
+    bundle, random = bundles.load(Path("var/versions/1")), np.random.default_rng(0)
+    times = [start + timedelta(minutes=i) for i in range(windows * WINDOW)]
+    picked = random.integers(len(bundle.examples), size=len(times))
+    rows = [dict(bundle.examples[i]["features"]) for i in picked]
+    for row, at in zip(rows, times, strict=True):
+        if TIME in row:
+            row[TIME] = at.isoformat()
+    classes, contract, records = bundle.manifest.classes, bundle.manifest.contract, []
+    answers = predict.predict(bundle, bundles.ROWS.validate_python(rows))
+    for i, (row, at, answer) in enumerate(zip(rows, times, answers, strict=True)):
         if classes is None:
             outcome = answer["prediction"] + (0.0 if random.random() < right else 500.0)
         else:
             chances = np.array(list(answer["probabilities"].values()))
             chances = chances**2 if random.random() < right else 1 - chances
             outcome = classes[int(random.choice(len(classes), p=chances / chances.sum()))]
-        records.append(
-            journal.Record(
-                f"{start:%Y}{i:028}",
-                None,
-                start + timedelta(minutes=i),
-                "1",
-                bundle.manifest.contract,
-                examples[e],
-                answer,
-                outcome,
-            )
-        )
+        id = f"{start:%Y}{i:028}"
+        records.append(journal.Record(id, None, at, "1", contract, row, answer, outcome))
     log = journal.Journal(settings.load().journal.url)
     log.write(records)
     log.close()
