@@ -204,10 +204,10 @@ def test_what_is_late_is_not_missing(world: World) -> None:
     """A busy service, whose newest rows wait for their labels as all rows did."""
     rows = world.records(0, 12)
     busy = [
-        r._replace(outcome=None, labelled_at=None)
-        if r.labelled_at > rows[-1].at - timedelta(hours=1)
-        else r
-        for r in [r._replace(labelled_at=r.written + timedelta(days=200)) for r in rows]
+        r._replace(labelled_at=at)
+        if at <= rows[-1].at - timedelta(hours=1)
+        else r._replace(outcome=None, labelled_at=None)
+        for r, at in [(r, r.at + timedelta(days=200)) for r in rows]
     ]
     assert sum(r.outcome is None for r in busy) > len(rows) * 0.7
     assert judge(world, busy).verdict == "ok", judge(world, busy).reason

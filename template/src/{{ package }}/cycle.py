@@ -13,6 +13,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import pandas as pd
 
 from . import bundle as bundles
@@ -82,33 +83,36 @@ def choose(
     candidate can be fitted, BundleError where a version cannot score these rows.
     """
     judged = judge(frame, settings.train)
-    late, limits = judged.late, settings.gates
+    late, rows, limits = judged.late, judged.frame, settings.gates
     columns = snapshots.columns(late)
 
     def scored(bundle: Bundle) -> Scored:
-        name = f"version {bundle.version}"
-        return Scored(name, unseen.scores(bundle, late, columns), bundle.manifest.classes)
+        scores = over_all(unseen.scores(bundle, late, columns))
+        return Scored(f"version {bundle.version}", scores, bundle.manifest.classes)
 
-    own, held = Scored("a candidate", judged.scores, judged.classes), scored(holder)
+    def over_all(scores: np.ndarray) -> np.ndarray:
+        return np.concatenate([np.full((judged.first, *scores.shape[1:]), np.nan), scores])
+
+    own, held = Scored("a candidate", over_all(judged.scores), judged.classes), scored(holder)
     needed = settings.cycle.confidence_after_fall if fell else None
-    gate = gates.compare_scores(own, held, late, limits, needed)
+    gate = gates.compare_scores(own, held, rows, limits, needed)
     if gate.passed and waiting is not None:
-        gate = gates.compare_scores(own, scored(waiting), late, limits)
-    if gate.passed and not better(own, held, late):  # a tie is no reason to move
+        gate = gates.compare_scores(own, scored(waiting), rows, limits)
+    if gate.passed and not better(own, held, rows):  # a tie is no reason to move
         gate = Gate(gate.name, False, gate.detail + "; what is served is as good")
     best, back = own if gate.passed else held, ""
     why = gate.detail
     for bundle in earlier:
         other = scored(bundle)
-        said = gates.compare_scores(other, held, late, limits)
-        if said.passed and better(other, best, late):
+        said = gates.compare_scores(other, held, rows, limits)
+        if said.passed and better(other, best, rows):
             best, back, why = other, bundle.version, f"version {bundle.version}: {said.detail}"
     return Choice(judged, gate, back, why)
 
 
 def better(one: Scored, other: Scored, frame: pd.DataFrame) -> bool:
     """Whether one model's metric is the better one on the rows that neither had seen."""
-    _, actual, (mine, others) = gates.common([one, other], frame)
+    _, actual, (mine, others), _ = gates.common([one, other], frame)
     if not len(actual):
         return False
     return not no_worse(float(METRIC(actual, others)), float(METRIC(actual, mine)))

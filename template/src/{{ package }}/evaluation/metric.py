@@ -139,14 +139,17 @@ def closer(
     return Gain(0.0, 0.0, -found.value, (found.high - found.value) / Z).confidence()
 
 
-def guess(actual: np.ndarray, classes: int | None) -> float:
-    """The main metric of an answer that knows no row: the shares of the classes, or the mean, as
-    scikit-learn's DummyClassifier and DummyRegressor give. NaN where it is not defined."""
+def guess(actual: np.ndarray, before: np.ndarray, classes: int | None) -> float:
+    """The main metric of an answer that knows no row: the shares of the classes, or the mean, of
+    the labels `before` (m,), as scikit-learn's DummyClassifier and DummyRegressor give.
+
+    NaN where it is not defined.
+    """
     n = len(actual)
     with warnings.catch_warnings(action="ignore"):
         if classes is None:
-            return float(METRIC(actual, np.full(n, actual.mean())))
-        shares = np.bincount(actual, minlength=classes) / n
+            return float(METRIC(actual, np.full(n, before.mean())))
+        shares = np.bincount(before, minlength=classes) / len(before)
         return float(METRIC(actual, np.tile(shares, (n, 1))))
 
 

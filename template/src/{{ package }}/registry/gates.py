@@ -134,10 +134,10 @@ def compare_scores(
     itself is not sure of may be sure by how close the predictions are, see `metric.closer`.
     `confidence` replaces `gates.confidence`.
     """
-    rows, actual, (mine, *others) = common([own, *([other] if other else [])], frame)
+    rows, actual, (mine, *others), before = common([own, *([other] if other else [])], frame)
     if len(actual) < limits.min_rows:
         return Gate(MAIN, False, _too_few(frame, len(actual), own, other, limits))
-    guess = metric.guess(actual, mine.shape[1] if mine.ndim == 2 else None)
+    guess = metric.guess(actual, before, mine.shape[1] if mine.ndim == 2 else None)
     value = float(METRIC(actual, mine))
     who = "neither had seen" if other else "it had not seen"
     on = f"on {len(actual):,} rows that {who}"
@@ -166,9 +166,10 @@ def compare_scores(
 
 def common(
     models: list[Scored], frame: pd.DataFrame
-) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
+) -> tuple[np.ndarray, np.ndarray, list[np.ndarray], np.ndarray]:
     """The newest rows that none had seen, at most ROWS, by position; their labels (n,) as the
-    metrics take them; and each model's scores of them, (n, k) or (n,), over shared classes."""
+    metrics take them; each model's scores of them, (n, k) or (n,), over shared classes; and the
+    labels (m,) of the rows before, or of these where there are none."""
     labels, classes = frame[TARGET], models[0].classes
     if classes is not None:
         classes = [c for c in classes if all(c in (model.classes or []) for model in models)]
@@ -179,7 +180,11 @@ def common(
         usable &= np.isfinite(model.scores.reshape(len(labels), -1)).all(axis=1)
     rows = np.flatnonzero(usable)[-ROWS:]
     actual = codes(labels.iloc[rows], classes)
-    return rows, actual, [_over(model, classes, rows) for model in models]
+    earlier = labels.iloc[: rows[0] if len(rows) else 0]
+    if classes is not None:
+        earlier = earlier[earlier.isin(classes)]
+    before = codes(earlier, classes) if len(earlier) else actual
+    return rows, actual, [_over(model, classes, rows) for model in models], before
 
 
 def _over(model: Scored, classes: list[Any] | None, rows: np.ndarray) -> np.ndarray:
