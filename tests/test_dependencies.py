@@ -13,6 +13,7 @@ from harness import ROOT
 from variants import QUESTIONS
 
 PACKAGE_OF = {
+    "fastapi_offline": "fastapi-offline",
     "mlflow": "mlflow-skinny",
     "pydantic_core": "pydantic",
     "prometheus_client": "prometheus-client",
@@ -24,7 +25,6 @@ PACKAGE_OF = {
 LOADED = {
     *(
         "alembic",
-        "fastapi-offline",
         "httptools",
         "protobuf",
         "psycopg",
