@@ -53,7 +53,7 @@ test-run: $(READY) ## one of the projects that are run: ONLY=classification-uv-o
 	@.venv/bin/pytest tests/test_run.py -k '$(ONLY)'
 
 test-engine: $(READY) ## the tests of the rendered code, in build/engine (TESTS='tests/engine/test_journal.py -x', PROBLEM=, FORMAT=)
-	@.venv/bin/python tests/support/engine.py $(or $(TESTS),tests/engine)
+	@.venv/bin/python tests/support/engine_tests.py $(or $(TESTS),tests/engine)
 
 constraints: $(READY) ## resolve anew what the projects are tested with, and test it
 	@.venv/bin/python scripts/constraints.py

@@ -1,6 +1,6 @@
 """The tests of the rendered code: tests/engine, as tests of a rendered project, in its environment.
 
-usage: engine.py [ARGUMENTS OF PYTEST]    in build/engine, which is rendered anew; PROBLEM=, FORMAT=
+usage: engine_tests.py [ARGUMENTS OF PYTEST]    in build/engine, rendered anew; PROBLEM=, FORMAT=
 """
 
 import os
