@@ -131,6 +131,7 @@ def row(name: str, drift: str, lives: list[dict[str, Any]]) -> dict[str, Any]:
     for short, way in (("never", "never"), ("best", best), ("ciclo", "ciclo")):
         for figure in ("metric", "worst", "promotions", "tried", "seconds"):
             found[f"{short} {figure}"] = mean(way, figure)
+    found["vain"] = mean("ciclo", "vain")
     losses = [life["ciclo"]["metric"] - life["never"]["metric"] for life in lives]
     return found | {"least gain": min(losses)}
 
@@ -178,8 +179,11 @@ def summary(rows: list[dict[str, Any]]) -> list[str]:
             f"{min(moved):.0%}); as many promotions as that or more: {', '.join(more) or 'nowhere'}"
         )
     if still:
-        rate = fmean(r["ciclo promotions"] / r["turns"] for r in still)
-        found.append(f"without drift: {20 * rate:.2f} new versions in 20 windows")
+        rate, vain = (fmean(r[n] / r["turns"] for r in still) for n in ("ciclo promotions", "vain"))
+        found.append(
+            f"without drift: {20 * rate:.2f} new versions in 20 windows, "
+            f"{20 * vain:.2f} of them no better on all rows that came"
+        )
     return found
 
 

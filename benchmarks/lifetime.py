@@ -4,7 +4,8 @@
 
 Runs in the environment of a rendered project, with that project's package on PYTHONPATH, whose
 contract is the stream's. Prints a JSON object: for each seed and each way of keeping a model the
-mean metric, its worst tenth, the candidates fitted, the promotions, and the seconds.
+mean metric, its worst tenth, the candidates fitted, the promotions, the seconds; and of ciclo the
+promotions to a version that is no better on all rows that come.
 """
 
 import json
@@ -12,6 +13,7 @@ import sys
 import time
 import warnings
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,7 +21,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from kept import contract, cycle
-from kept.evaluation.metric import METRIC
+from kept.evaluation.metric import METRIC, no_worse
 from kept.monitoring import concept, monitor, verdict
 from kept.project.data import SOURCE
 from kept.project.data import load as flights
@@ -119,7 +121,8 @@ class Life:
                 earlier = others[: self.settings.cycle.earlier]
                 holder = new
                 held.append((at, holder))
-        return self.told(held, len(held) - 1, begun) | {"tried": tried}
+        vain = sum(self.vain(old, *new) for (_, old), new in pairwise(held))
+        return self.told(held, len(held) - 1, begun) | {"tried": tried, "vain": vain}
 
     def version(self, judged: fitting.Judged, fitted: Fitted, name: str) -> Any:
         """What a bundle is to the loop."""
@@ -186,6 +189,16 @@ class Life:
             "tried": promotions,
             "seconds": time.perf_counter() - begun,
         }
+
+    def vain(self, before: Any, at: int, since: Any) -> bool:
+        """Whether a new version is no better than the one before on all rows that come."""
+        actual = fitting.codes(self.rows[fitting.TARGET].iloc[at:], self.classes())
+        found = []
+        for model in (before, since):
+            scores = model.fitted.scores(self.table.matrix[at:])
+            aligned = fitting.aligned(scores, model.fitted.classes, self.classes())
+            found.append(float(METRIC(actual, aligned)))
+        return no_worse(*found)
 
     def classes(self) -> list[Any] | None:
         return fitting._classes(self.table)
