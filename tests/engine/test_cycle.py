@@ -78,7 +78,6 @@ def test_a_fall_is_answered_and_up_to_production(known: Registry) -> None:
     assert manifest.judged.models == 5
 
 
-@pytest.mark.problem
 def test_what_is_not_better_is_compared_again_when_labels_came(known: Registry) -> None:
     happen(10, right=0.0)
     done = cycle.turn(kept(margin=1e9), known)
@@ -121,8 +120,7 @@ def test_production_is_left_to_people_unless_they_say_so(known: Registry) -> Non
     assert "version 2 waits in staging: make promote ENV=production VERSION=2" in done.reason
 
 
-@pytest.mark.problem
-@pytest.mark.parametrize("unattended", [True, False])
+@pytest.mark.parametrize("unattended", [pytest.param(True, marks=pytest.mark.problem), False])
 def test_an_earlier_version_that_does_better_comes_back(
     known: Registry, monkeypatch: pytest.MonkeyPatch, unattended: bool
 ) -> None:
