@@ -199,7 +199,7 @@ def live(
                 at = later[TIME].to_numpy()[np.searchsorted(week, min(w, week[-1]))]
                 turns.append({"at": at, **vars(done)})
                 if "production" in done.promoted:
-                    version(url, done.version)
+                    version(url, done.version or done.back)
             list(pool.map(fly, (np.flatnonzero(since == day) for day in range(7 * w, 7 * w + 7))))
             advance(int((week == w).sum()))
     return scores, turns
@@ -272,11 +272,13 @@ def show(
     )
     table.loc["mean"] = table.mean()
     retrained = [t for t in turns if t["version"]]
-    promoted = [t for t in retrained if "production" in t["promoted"]]
-    quiet = sum(not t["version"] for t in turns)
+    moved = [t for t in turns if t["version"] or t["back"]]
+    promoted = [t for t in moved if "production" in t["promoted"]]
+    passed, back = (sum(bool(t[how]) for t in promoted) for how in ("version", "back"))
     counts = (
-        f"ciclo trained {len(retrained)} times and {len(promoted)} versions passed the gates, the "
-        f"calendar {len(order)} times; {quiet} of {len(turns)} weekly turns were quiet."
+        f"ciclo trained {len(retrained)} times, {passed} versions passed the gates and {back} came "
+        f"back, the calendar trained {len(order)} times; {len(turns) - len(moved)} of {len(turns)} "
+        "weekly turns were quiet."
     )
     mean = table.loc["mean"]
     below = [m for m in order if table.loc[m, "ciclo"] < table.loc[m, "every month"]]
@@ -287,11 +289,11 @@ def show(
     )
     picture(table, promoted)
     print(f"\n{MAIN} of the flights of each month\n\n{table.round(3).to_string()}\n")
-    for t in retrained:
+    for t in moved:
         went = "production" if "production" in t["promoted"] else "refused by the gates"
-        print(f"{t['at']:.10}  {t['reason']}: version {t['version']}, {went}")
+        print(f"{t['at']:.10}  {t['reason']}: version {t['version'] or t['back']}, {went}")
     print(f"\n{counts}\n{verdict}")
-    page(table, counts, verdict, retrained)
+    page(table, counts, verdict, moved)
     record = {"table": table.to_dict(), "turns": turns, "first": first}
     (OUT / "demo.json").write_text(json.dumps(record, indent=2, default=str) + "\n")
     print(f"\npicture: {(OUT / 'demo.png').resolve()}\npage:    {(OUT / 'demo.html').resolve()}")
@@ -334,12 +336,13 @@ def picture(table: pd.DataFrame, promoted: list[dict[str, Any]]) -> None:
     plt.close(figure)
 
 
-def page(table: pd.DataFrame, counts: str, verdict: str, retrained: list[dict[str, Any]]) -> None:
+def page(table: pd.DataFrame, counts: str, verdict: str, moved: list[dict[str, Any]]) -> None:
     image = base64.b64encode((OUT / "demo.png").read_bytes()).decode()
     events = "".join(
-        f"<li><b>{str(t['at'])[:10]}</b> {html.escape(t['reason'])}: version {t['version']} to "
+        f"<li><b>{str(t['at'])[:10]}</b> {html.escape(t['reason'])}: version "
+        f"{t['version'] or t['back']} to "
         f"{', '.join(t['promoted']) or 'no environment'}. {html.escape(t['refused'])}</li>"
-        for t in retrained
+        for t in moved
     )
     (OUT / "demo.html").write_text(f"""<!doctype html><html lang="en"><meta charset="utf-8">
 <title>ciclo: the demo</title>

@@ -186,7 +186,7 @@ def test_update_by_the_words_of_the_page(disk):
     commit(template, "v1.0.0")
     folder = copy(template, disk / "project")
     commit(folder)
-    made = Project(folder, PYTEST_ADDOPTS="-k test_settings")
+    made = Project(folder, PYTEST_ADDOPTS="tests/project")
     made.run("make lock")
     commit(folder)
     makefile, ready = template / "template/Makefile.jinja", "READY := .venv/.ready"
