@@ -242,33 +242,39 @@ def test_a_model_that_is_worse_than_a_guess_is_refused(known: MlflowRegistry) ->
 
 
 @pytest.mark.problem
-def test_what_the_metric_is_not_sure_of_the_predictions_may_be(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """A gain of the metric that may be chance is sure by each row's distance; equals stay equal."""
+def test_what_changed_lately_shows_in_the_newest_half(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Too little on all rows, enough on the newest half; and never by chance alone."""
     random, sign = np.random.default_rng(0), 1.0 if gates.metric.GREATER_IS_BETTER else -1.0
 
     def right(actual: np.ndarray, predicted: np.ndarray) -> float:
-        return sign * float(np.mean((np.asarray(predicted) > 0.5) == actual))
+        return sign * float(np.mean(np.asarray(predicted) == actual))
 
     monkeypatch.setattr(gates, "METRIC", right)
     monkeypatch.setattr(gates.metric, "METRIC", right)
+    monkeypatch.setattr(gates.metric, "GREATER_IS_BETTER", sign > 0)
     monkeypatch.setattr(gates, "groups_of", lambda _: None)
     n = 1000
-    truth = random.random(n)
-    frame = pd.DataFrame({TARGET: (random.random(n) < truth).astype(float)})
-    limits = settings.load(gates={"min_rows": 400}).gates
+    actual = random.integers(0, 2, n).astype(float)
+    frame = pd.DataFrame({TARGET: actual})
 
-    def off(error: float) -> Any:
-        return gates.Scored("a", truth + random.normal(0, error, n), None)
+    def scored(shares: Any) -> Any:
+        return gates.Scored("a", np.where(random.random(n) < shares, actual, 1 - actual), None)
 
-    gate = gates.compare_scores(off(0.02), off(0.08), frame, limits)
+    early = np.arange(n) < n // 2
+    old = scored(np.where(early, 0.85, 0.7))
+    new = scored(np.where(early, 0.75, 0.8))
+    gate = gates.compare_scores(new, old, frame, settings.load(gates={"min_rows": 400}).gates)
     assert gate.passed, gate.detail
-    assert "closer to what happened" in gate.detail
-    worse = gates.compare_scores(off(0.08), off(0.02), frame, limits)
-    assert not worse.passed, worse.detail
-    equal = [gates.compare_scores(off(0.05), off(0.05), frame, limits) for _ in range(200)]
-    assert sum(gate.passed for gate in equal) <= 0.1 * len(equal)
+    assert "on the newest half of them" in gate.detail
+    gate = gates.compare_scores(new, old, frame, settings.load(gates={"min_rows": 600}).gates)
+    assert not gate.passed, "too few rows for a second look"
+    passes = [
+        gates.compare_scores(
+            scored(0.8), scored(0.8), frame, settings.load(gates={"min_rows": 400}).gates
+        )
+        for _ in range(200)
+    ]
+    assert sum(gate.passed for gate in passes) <= 0.1 * len(passes)
 
 
 @pytest.mark.problem

@@ -100,10 +100,8 @@ class Gates(Section):
     """How much better than the model in place, in the metric's own unit; below zero tolerates a
     loss."""
     confidence: float = Field(0.95, ge=0, le=1)
-    """How sure a gain of `margin` must be (1 - the p-value of a one-sided paired test on the rows
-    that neither had seen). Where the metric has such a gain but is not sure of it, the distance of
-    the predictions from what happened may be, with half of the doubt: the Brier score, or the
-    absolute error."""
+    """How sure a gain of `margin` must be (1 - the p-value of a one-sided paired test): on all rows
+    that neither had seen or, with half of the doubt, on the newest half of them."""
     min_rows: int = 300
     """Fewer labelled rows that neither model had seen than this decide nothing."""
     load: bool = True

@@ -120,25 +120,6 @@ def gain(
     return Gain(mine, others, sign * found.value, (found.high - found.value) / Z)
 
 
-def closer(
-    actual: np.ndarray, own: np.ndarray, other: np.ndarray, groups: np.ndarray | None = None
-) -> float:
-    """How sure it is that one model's predictions are closer to what happened, 0 to 1.
-
-    By the Brier score (1950) of probabilities (n, k), by the absolute error of values (n,). It
-    takes each row by all that is said of it, where a metric may look at the order or the commonest
-    class only, so it tells two models apart on fewer rows. `groups` as in `gain`.
-    """
-
-    def distance(truth: np.ndarray, predicted: np.ndarray) -> float:
-        if predicted.ndim == 1:
-            return float(np.mean(np.abs(predicted - truth)))
-        return float(np.mean(((predicted - np.eye(predicted.shape[1])[truth]) ** 2).sum(axis=1)))
-
-    found = paired(distance, actual, own, other, groups)
-    return Gain(0.0, 0.0, -found.value, (found.high - found.value) / Z).confidence()
-
-
 def guess(actual: np.ndarray, before: np.ndarray, classes: int | None) -> float:
     """The main metric of an answer that knows no row: the shares of the classes, or the mean, of
     the labels `before` (m,), as scikit-learn's DummyClassifier and DummyRegressor give.

@@ -130,9 +130,8 @@ def compare_scores(
 ) -> Gate:
     """Whether `own` does no worse than a guess, and better than `other`, on a snapshot's rows.
 
-    Only rows that both had not seen count, and only labels that both know. A gain that the metric
-    itself is not sure of may be sure by how close the predictions are, see `metric.closer`.
-    `confidence` replaces `gates.confidence`.
+    Only rows that both had not seen count, and only labels that both know. A gain that is not
+    sure on all of them may be so on the newest half. `confidence` replaces `gates.confidence`.
     """
     rows, actual, (mine, *others), before = common([own, *([other] if other else [])], frame)
     if len(actual) < limits.min_rows:
@@ -146,8 +145,11 @@ def compare_scores(
     if other is None:
         return Gate(MAIN, True, f"{value:.4f} {on}, a guess has {guess:.4f}; the first here")
 
-    groups = groups_of(frame.iloc[rows])
-    gain = metric.gain(actual, mine, others[0], groups)
+    def since(first: int) -> metric.Gain:
+        part = groups_of(frame.iloc[rows[first:]])
+        return metric.gain(actual[first:], mine[first:], others[0][first:], part)
+
+    gain = since(0)
     needed = limits.confidence if confidence is None else confidence
     name = "gates.confidence" if confidence is None else "after a fall"
     sure = gain.confidence(limits.margin)
@@ -155,12 +157,14 @@ def compare_scores(
         f"{gain.own:.4f} against {gain.other:.4f} of {other.name} {on}; a gain of "
         f"{limits.margin:g} or more (gates.margin) is {sure:.1%} sure, {needed:.1%} needed ({name})"
     )
-    if sure < needed and gain.value >= limits.margin:  # a second look, for half of the doubt
-        sure, needed = metric.closer(actual, mine, others[0], groups), (1 + needed) / 2
-        text += (
-            f"; that its predictions are closer to what happened is {sure:.1%} sure, "
-            f"{needed:.1%} needed"
-        )
+    if sure >= needed:
+        return Gate(MAIN, True, text)
+    # What changed lately shows in the newest half first: a second look, for half of the doubt.
+    half, needed = len(rows) // 2, (1 + needed) / 2
+    if len(rows) - half < limits.min_rows:
+        return Gate(MAIN, False, text)
+    sure = since(half).confidence(limits.margin)
+    text += f"; on the newest half of them {sure:.1%}, {needed:.1%} needed"
     return Gate(MAIN, sure >= needed, text)
 
 
