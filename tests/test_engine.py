@@ -10,8 +10,8 @@ import pytest
 from engine_tests import FORMATS, PROBLEMS, marks, run, with_tests
 from running_project import Project, project
 
-COVERED = 90
-"""Percent of the package's lines that the first project's run must reach."""
+COVERED = 88
+"""Percent of the package's lines that the first project's run must reach; 91 were seen."""
 pytestmark = pytest.mark.xdist_group("engine")  # the environment is made once
 
 

@@ -42,6 +42,7 @@ def run(project: Path, python: Path, *command: str) -> subprocess.CompletedProce
     hidden = ("VIRTUAL_ENV", "PYTHONDONTWRITEBYTECODE", "MAKEFLAGS", "MAKELEVEL")
     own = {name: value for name, value in os.environ.items() if name not in hidden}
     own |= {"PYTHONPATH": str(project / "src"), "MLFLOW_DISABLE_TELEMETRY": "true"}
+    own |= {"COVERAGE_CORE": "sysmon"}  # takes a third of the time that the usual one adds
     return subprocess.run(
         [python, "-m", *command], cwd=project, env=own, stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
