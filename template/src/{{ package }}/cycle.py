@@ -112,7 +112,7 @@ def choose(
 
 def better(one: Scored, other: Scored, frame: pd.DataFrame) -> bool:
     """Whether one model's metric is the better one on the rows that neither had seen."""
-    _, actual, (mine, others), _ = gates.common([one, other], frame)
+    _, actual, (mine, others) = gates.common([one, other], frame)
     if not len(actual):
         return False
     return not no_worse(float(METRIC(actual, others)), float(METRIC(actual, mine)))

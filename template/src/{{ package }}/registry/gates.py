@@ -133,10 +133,14 @@ def compare_scores(
     Only rows that both had not seen count, and only labels that both know. A gain that is not
     sure on all of them may be so on the newest half. `confidence` replaces `gates.confidence`.
     """
-    rows, actual, (mine, *others), before = common([own, *([other] if other else [])], frame)
+    models = [own, *([other] if other else [])]
+    rows, actual, (mine, *others) = common(models, frame)
     if len(actual) < limits.min_rows:
         return Gate(MAIN, False, _too_few(frame, len(actual), own, other, limits))
-    guess = metric.guess(actual, before, mine.shape[1] if mine.ndim == 2 else None)
+    before = _labels(frame[TARGET].iloc[: rows[0]], _shared(models))
+    guess = metric.guess(
+        actual, before if len(before) else actual, mine.shape[1] if mine.ndim == 2 else None
+    )
     value = float(METRIC(actual, mine))
     who = "neither had seen" if other else "it had not seen"
     on = f"on {len(actual):,} rows that {who}"
@@ -170,13 +174,10 @@ def compare_scores(
 
 def common(
     models: list[Scored], frame: pd.DataFrame
-) -> tuple[np.ndarray, np.ndarray, list[np.ndarray], np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
     """The newest rows that none had seen, at most ROWS, by position; their labels (n,) as the
-    metrics take them; each model's scores of them, (n, k) or (n,), over shared classes; and the
-    labels (m,) of the rows before, or of these where there are none."""
-    labels, classes = frame[TARGET], models[0].classes
-    if classes is not None:
-        classes = [c for c in classes if all(c in (model.classes or []) for model in models)]
+    metrics take them; and each model's scores of them, (n, k) or (n,), over shared classes."""
+    labels, classes = frame[TARGET], _shared(models)
     usable = np.ones(len(labels), dtype=bool)
     if classes is not None:
         usable &= labels.isin(classes).to_numpy()
@@ -184,11 +185,19 @@ def common(
         usable &= np.isfinite(model.scores.reshape(len(labels), -1)).all(axis=1)
     rows = np.flatnonzero(usable)[-ROWS:]
     actual = codes(labels.iloc[rows], classes)
-    earlier = labels.iloc[: rows[0] if len(rows) else 0]
-    if classes is not None:
-        earlier = earlier[earlier.isin(classes)]
-    before = codes(earlier, classes) if len(earlier) else actual
-    return rows, actual, [_over(model, classes, rows) for model in models], before
+    return rows, actual, [_over(model, classes, rows) for model in models]
+
+
+def _shared(models: list[Scored]) -> list[Any] | None:
+    """The classes that all know, in the order of the first."""
+    if models[0].classes is None:
+        return None
+    return [c for c in models[0].classes if all(c in (m.classes or []) for m in models)]
+
+
+def _labels(labels: pd.Series, classes: list[Any] | None) -> np.ndarray:
+    """Those of the classes, as the metrics take them."""
+    return codes(labels if classes is None else labels[labels.isin(classes)], classes)
 
 
 def _over(model: Scored, classes: list[Any] | None, rows: np.ndarray) -> np.ndarray:
