@@ -1,17 +1,15 @@
 """The loop: what a turn sees, and what it does about it."""
 
 import dataclasses
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from flight_delays import bundle as bundles
-from flight_delays import cycle, predict, settings
+from flight_delays import cycle, settings
 from flight_delays.errors import UserError
-from flight_delays.project.features import TIME
 from flight_delays.project.target import TARGET
 from flight_delays.registry import base, history, promote
 from flight_delays.registry import store as registry
@@ -19,10 +17,9 @@ from flight_delays.registry.base import Registry
 from flight_delays.serving.journal import store as journal
 from flight_delays.training import snapshots, train
 
+from ..helpers import WINDOW, happen
+
 FREE = {"load": False, "min_rows": 50, "unattended": True}
-WINDOW = 100
-
-
 TRAIN = {"folds": 5, "windows": [1.0, 0.1]}
 
 
@@ -38,31 +35,6 @@ def known(trained: Path) -> Registry:
     for environment in ("staging", "production"):
         promote.promote(environment, kept(), found, version="1")
     return found
-
-
-def happen(windows: int, right: float, start: datetime = datetime(2031, 1, 1)) -> None:
-    """Fills the journal with version 1's predictions, of which the share `right` came true."""
-    bundle, random = bundles.load(Path("var/versions/1")), np.random.default_rng(0)
-    times = [start + timedelta(minutes=i) for i in range(windows * WINDOW)]
-    picked = random.integers(len(bundle.examples), size=len(times))
-    rows = [dict(bundle.examples[i]["features"]) for i in picked]
-    for row, at in zip(rows, times, strict=True):
-        if TIME in row:
-            row[TIME] = at.isoformat()
-    classes, contract, records = bundle.manifest.classes, bundle.manifest.contract, []
-    answers = predict.predict(bundle, bundles.ROWS.validate_python(rows))
-    for i, (row, at, answer) in enumerate(zip(rows, times, answers, strict=True)):
-        if classes is None:
-            outcome = answer["prediction"] + (0.0 if random.random() < right else 500.0)
-        else:
-            chances = np.array(list(answer["probabilities"].values()))
-            chances = chances**2 if random.random() < right else 1 - chances
-            outcome = classes[int(random.choice(len(classes), p=chances / chances.sum()))]
-        id = f"{start:%Y}{i:028}"
-        records.append(journal.Record(id, None, at, "1", contract, row, answer, outcome))
-    log = journal.Journal(settings.load().journal.url)
-    log.write(records)
-    log.close()
 
 
 @pytest.mark.problem
