@@ -172,11 +172,7 @@ class Life:
     def told(self, held: list[tuple[int, Any]], promotions: int, begun: float) -> dict[str, Any]:
         """The metric of the rows that came, each scored by what was held when it came."""
         ends = [*(at for at, _ in held[1:]), len(self.rows)]
-        parts = []
-        for (at, model), end in zip(held, ends, strict=True):
-            fitted = getattr(model, "fitted", model)
-            scores = fitted.scores(self.table.matrix[at:end])
-            parts.append(fitting.aligned(scores, fitted.classes, self.classes()))
+        parts = [self.scores(m, at, end) for (at, m), end in zip(held, ends, strict=True)]
         scores, first = np.concatenate(parts), self.stream.train
         labels = self.rows[fitting.TARGET].iloc[first:]
         actual = fitting.codes(labels, self.classes())
@@ -192,13 +188,16 @@ class Life:
 
     def vain(self, before: Any, at: int, since: Any) -> bool:
         """Whether a new version is no better than the one before on all rows that come."""
+        end = len(self.rows)
         actual = fitting.codes(self.rows[fitting.TARGET].iloc[at:], self.classes())
-        found = []
-        for model in (before, since):
-            scores = model.fitted.scores(self.table.matrix[at:])
-            aligned = fitting.aligned(scores, model.fitted.classes, self.classes())
-            found.append(float(METRIC(actual, aligned)))
-        return no_worse(*found)
+        old, new = (float(METRIC(actual, self.scores(m, at, end))) for m in (before, since))
+        return no_worse(old, new)
+
+    def scores(self, model: Any, start: int, stop: int) -> np.ndarray:
+        """What a model says of some rows, over all classes of the stream."""
+        fitted = getattr(model, "fitted", model)
+        found = fitted.scores(self.table.matrix[start:stop])
+        return fitting.aligned(found, fitted.classes, self.classes())
 
     def classes(self) -> list[Any] | None:
         return fitting._classes(self.table)

@@ -199,10 +199,15 @@ def live(
                 at = later[TIME].to_numpy()[np.searchsorted(week, min(w, week[-1]))]
                 turns.append({"at": at, **vars(done)})
                 if "production" in done.promoted:
-                    version(url, done.version or done.back)
+                    version(url, moved_to(vars(done)))
             list(pool.map(fly, (np.flatnonzero(since == day) for day in range(7 * w, 7 * w + 7))))
             advance(int((week == w).sum()))
     return scores, turns
+
+
+def moved_to(turn: dict[str, Any]) -> str:
+    """The version that a turn trained or went back to; empty if it was quiet."""
+    return str(turn["version"] or turn["back"])
 
 
 def settled(url: str) -> None:
@@ -272,7 +277,7 @@ def show(
     )
     table.loc["mean"] = table.mean()
     retrained = [t for t in turns if t["version"]]
-    moved = [t for t in turns if t["version"] or t["back"]]
+    moved = [t for t in turns if moved_to(t)]
     promoted = [t for t in moved if "production" in t["promoted"]]
     passed, back = (sum(bool(t[how]) for t in promoted) for how in ("version", "back"))
     counts = (
@@ -291,7 +296,7 @@ def show(
     print(f"\n{MAIN} of the flights of each month\n\n{table.round(3).to_string()}\n")
     for t in moved:
         went = "production" if "production" in t["promoted"] else "refused by the gates"
-        print(f"{t['at']:.10}  {t['reason']}: version {t['version'] or t['back']}, {went}")
+        print(f"{t['at']:.10}  {t['reason']}: version {moved_to(t)}, {went}")
     print(f"\n{counts}\n{verdict}")
     page(table, counts, verdict, moved)
     record = {"table": table.to_dict(), "turns": turns, "first": first}
@@ -339,8 +344,7 @@ def picture(table: pd.DataFrame, promoted: list[dict[str, Any]]) -> None:
 def page(table: pd.DataFrame, counts: str, verdict: str, moved: list[dict[str, Any]]) -> None:
     image = base64.b64encode((OUT / "demo.png").read_bytes()).decode()
     events = "".join(
-        f"<li><b>{str(t['at'])[:10]}</b> {html.escape(t['reason'])}: version "
-        f"{t['version'] or t['back']} to "
+        f"<li><b>{str(t['at'])[:10]}</b> {html.escape(t['reason'])}: version {moved_to(t)} to "
         f"{', '.join(t['promoted']) or 'no environment'}. {html.escape(t['refused'])}</li>"
         for t in moved
     )
