@@ -4,7 +4,6 @@ import contextlib
 import io
 import os
 import random
-import re
 import shutil
 import signal
 import subprocess
@@ -13,11 +12,9 @@ import time
 from pathlib import Path
 
 import pytest
-from harness import ROOT, commit, copy, edit, files, git, script
+from harness import BACK, commit, copy, edit, files, git, script
 
 ANSWERS = ".copier-answers.yml"
-PAGE = (ROOT / "docs" / "update.md").read_text()
-BACK = re.search(r"## Go back.*?```sh\n(.*?)\n```", PAGE, re.DOTALL)
 
 
 @pytest.fixture
@@ -247,7 +244,7 @@ def test_a_project_in_a_folder_of_a_larger_repository(releases, tmp_path):
     (whole / "other.txt").write_text("not committed\n")
     code, said = update(project)
     assert (code, "v1.0.0 to v1.1.0" in said) == (0, True), said
-    subprocess.run(BACK[1], shell=True, cwd=project, check=True, capture_output=True)
+    subprocess.run(BACK, shell=True, cwd=project, check=True, capture_output=True)
     assert "problem" in refused(project, "problem=regression")
     assert (whole / "other.txt").read_text() == "not committed\n"
     assert git(project, "status", "--porcelain", "--", ".") == ""
@@ -272,7 +269,7 @@ def test_killed_at_any_moment_one_command_brings_back_what_was_there(seed, proje
     time.sleep(random.Random(seed).uniform(0.3, 4))
     os.killpg(started.pid, signal.SIGKILL)
     started.communicate()
-    subprocess.run(BACK[1], shell=True, cwd=project, check=True, capture_output=True)
+    subprocess.run(BACK, shell=True, cwd=project, check=True, capture_output=True)
     left = {p: c for p, c in files(project).items() if not p.startswith("reports/")}
     assert left == before
     assert git(project, "status", "--porcelain") == ""

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 from harness import (
+    BACK,
+    PAGE,
     ROOT,
     commit,
     copy,
@@ -25,8 +27,6 @@ from harness import (
 from releases import RELEASES, SUPPORTED, history
 
 TABLE = yaml.safe_load((ROOT / "template/scripts/moves.yml").read_text())
-PAGE = (ROOT / "docs/update.md").read_text()
-BACK = re.search(r"## Go back.*?```sh\n(.*?)\n```", PAGE, re.DOTALL)
 SOURCE, PACKAGE = Path("template/src/{{ package }}"), Path("src/flight_delays")
 LINES = "".join(f"{name} = {n}\n\n\n" for n, name in enumerate("ABCDEF"))
 MOVES = """
@@ -85,8 +85,7 @@ def status(project: Path) -> dict[str, str]:
 
 def go_back(project: Path) -> None:
     """The one command, after which all is as it was."""
-    assert BACK
-    subprocess.run(BACK[1], shell=True, cwd=project, check=True, capture_output=True)
+    subprocess.run(BACK, shell=True, cwd=project, check=True, capture_output=True)
     assert status(project) == {}
 
 

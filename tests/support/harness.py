@@ -25,6 +25,9 @@ from copier import _vcs
 from copier._main import Worker
 
 ROOT = Path(__file__).resolve().parents[2]
+PAGE = (ROOT / "docs" / "update.md").read_text()
+(BACK,) = re.findall(r"## Go back.*?```sh\n(.*?)\n```", PAGE, re.DOTALL)
+"""The command by which the page of updates brings a tree back."""
 PARTS = ("copier.yml", "template", "parts")
 STAND_IN = b"PAR1 a small stand-in for the data PAR1"
 IGNORED = shutil.ignore_patterns("__pycache__", "*.py[co]", ".*_cache", "*.egg-info")
