@@ -14,44 +14,15 @@ from pydantic import TypeAdapter
 from flight_delays import project
 from flight_delays.bundle import ROWS
 from flight_delays.errors import UserError
-from flight_delays.serving.app import create_app
-from flight_delays.serving.journal.store import journal_at
 from flight_delays.settings import load
 from flight_delays.training import fitting, snapshots
-
-from ..helpers import own_settings, wait_for
 
 OWN = "flight_delays.project.routes"
 OURS = {"predictions", "outcomes", "state"}
 JSON = {"content-type": "application/json"}
 
 
-@pytest.fixture
-def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., TestClient]]:
-    """Starts the application over a folder of bundles and a journal; all stop at the end."""
-    monkeypatch.chdir(tmp_path)  # away from settings.toml
-    for name in own_settings():
-        monkeypatch.delenv(name)
-    running = []
-
-    def started(bundles: Path, url: str = "", **serving: Any) -> TestClient:
-        settings = load(journal={"url": url}, serving=serving)
-        journal = journal_at(url) if url else None
-        client = TestClient(create_app(bundles, journal, settings))
-        client.__enter__()
-        running.append(client)
-        if bundles.exists():
-            wait_for(lambda: client.get("/readyz").status_code == 200)
-        return client
-
-    yield started
-    for client in running:
-        client.__exit__(None, None, None)
-
-
-@pytest.fixture
-def client(start: Callable[..., TestClient], bundles: Path, tmp_path: Path) -> TestClient:
-    return start(bundles, f"sqlite:///{tmp_path}/journal.db")
+NONE = {"journal": {"url": ""}}
 
 
 def routes(client: TestClient) -> list[Any]:
@@ -113,7 +84,7 @@ def test_every_held_out_row_is_answered_as_the_trained_pipeline_does(
     expected = fitted.scores(judged.table.matrix[judged.first :]).tolist()
     rows = ROWS.validate_python(snapshots.records(judged.late[snapshots.FIELDS]))
     (trained / "var" / "versions" / "current").write_text("1")
-    client = start(trained / "var" / "versions")
+    client = start(trained / "var" / "versions", **NONE)
     asked = [{"features": row.model_dump(mode="json")} for row in rows]
     one = [client.post("/predictions", json=ask).json() for ask in asked]
     many = client.post("/predictions/batch", json={"rows": asked[:1000]}).json()["predictions"]
@@ -142,12 +113,10 @@ def test_every_answer_is_as_its_model_says(
     comes, and nothing else.
     """
     (tmp_path / "down.db").mkdir()  # no database can be opened there
-    whole = start(bundles, f"sqlite:///{tmp_path}/journal.db", max_body_mb=0.05)
-    clients = [
-        whole,
-        start(bundles, "", max_body_mb=0.05),
-        start(tmp_path / "none", f"sqlite:///{tmp_path}/down.db"),
-    ]
+    small = {"serving": {"max_body_mb": 0.05}}
+    down = {"journal": {"url": f"sqlite:///{tmp_path}/down.db"}}
+    whole = start(**small)
+    clients = [whole, start(**small, **NONE), start(tmp_path / "none", ready=False, **down)]
     bodies = {
         "predict": {"features": features, "key": "mine"},
         "predict_batch": {"rows": [{"features": features}] * 2},
@@ -232,7 +201,7 @@ def test_routes_of_your_own_are_answered_beside_ours(
     features: dict[str, Any],
 ) -> None:
     own(ROUTES)
-    client = start(bundles, f"sqlite:///{tmp_path}/journal.db")
+    client = start()
     ours = client.post("/predictions", json={"features": features}).json()["prediction"]
     answer = client.post("/mine/a/what-if", json=[features] * 2).json()
     assert answer == {"name": "a", "predictions": [pytest.approx(ours)] * 2} or answer == {
@@ -245,7 +214,7 @@ def test_routes_of_your_own_are_answered_beside_ours(
     assert client.get("/version").json()["version"] == "1"
     assert "/mine/{name}/what-if" in client.get("/openapi.json").json()["paths"]
     assert 'route="/mine/{name}/what-if",status="200"' in client.get("/metrics").text
-    none = start(tmp_path / "none").post("/mine/a/what-if", json=[features])
+    none = start(tmp_path / "none", ready=False, **NONE).post("/mine/a/what-if", json=[features])
     assert (none.status_code, "no model yet" in none.text) == (503, True)
 
 
@@ -267,7 +236,7 @@ def test_a_path_of_your_own_that_ours_would_answer_is_refused_by_name(
     text = "from fastapi import APIRouter\nrouter = APIRouter()\n"
     own(f"{text}\n@router.{method.lower()}('{path}')\ndef mine() -> None: ...\n")
     with pytest.raises(UserError) as error:
-        start(tmp_path / "none")
+        start(tmp_path / "none", ready=False, **NONE)
     assert str(error.value).startswith(f"project/routes.py: {method} {path} ")
     assert "\n" not in str(error.value)
 
@@ -280,7 +249,7 @@ def test_a_path_beside_ours_and_another_method_are_yours(
         "@router.get('/predictions/{id}/reasons')\n@router.get('/predictions')\n"
         "def mine(id: str = '') -> str:\n    return f'mine {id}'\n"
     )
-    client = start(tmp_path / "none")
+    client = start(tmp_path / "none", ready=False, **NONE)
     assert client.get("/predictions").json() == "mine "
     assert client.get("/predictions/5/reasons").json() == "mine 5"
 
@@ -290,4 +259,4 @@ def test_a_module_of_routes_without_a_router_is_refused(
 ) -> None:
     own("route = None\n")
     with pytest.raises(UserError, match=r"project/routes\.py: has no router"):
-        start(tmp_path / "none")
+        start(tmp_path / "none", ready=False, **NONE)
