@@ -94,7 +94,7 @@ class Life:
         for number, (at, known) in enumerate(self.turns(), start=1):
             if every and number % every == 0:
                 held.append((at, self.fit(max(0, known - window) if window else 0, known)))
-        return self.told(held, len(held) - 1, begun)
+        return self.judged(held, len(held) - 1, begun)
 
     def ciclo(self) -> dict[str, Any]:
         """The loop as it is: `monitor` and `choose` at each turn, and nothing of their own here."""
@@ -122,7 +122,7 @@ class Life:
                 holder = new
                 held.append((at, holder))
         vain = sum(self.vain(old, *new) for (_, old), new in pairwise(held))
-        return self.told(held, len(held) - 1, begun) | {"tried": tried, "vain": vain}
+        return self.judged(held, len(held) - 1, begun) | {"tried": tried, "vain": vain}
 
     def version(self, judged: fitting.Judged, fitted: Fitted, name: str) -> Any:
         """What a bundle is to the loop."""
@@ -169,7 +169,7 @@ class Life:
         monitor.watch(seen, holder, journal, self.settings.monitor, now.to_pydatetime())
         return seen.verdict == "retrain"
 
-    def told(self, held: list[tuple[int, Any]], promotions: int, begun: float) -> dict[str, Any]:
+    def judged(self, held: list[tuple[int, Any]], promotions: int, begun: float) -> dict[str, Any]:
         """The metric of the rows that came, each scored by what was held when it came."""
         ends = [*(at for at, _ in held[1:]), len(self.rows)]
         parts = [self.scores(m, at, end) for (at, m), end in zip(held, ends, strict=True)]

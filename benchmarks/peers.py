@@ -119,7 +119,7 @@ def installed(package: str, project: Path) -> Path:
     home = BUILD / f"{package}-{sys.version_info.major}.{sys.version_info.minor}"
     if not (home / ".ready").exists():
         print(f"installing {package} into {home}", flush=True)
-        told = tomllib.loads((project / "pyproject.toml").read_text())["project"]
+        pyproject = tomllib.loads((project / "pyproject.toml").read_text())["project"]
         subprocess.run(
             ["uv", "venv", "--quiet", "--clear", "--python", sys.executable, home], check=True
         )
@@ -133,7 +133,7 @@ def installed(package: str, project: Path) -> Path:
                 "--python",
                 home,
                 package,
-                *told["dependencies"],
+                *pyproject["dependencies"],
             ],
             check=True,
         )

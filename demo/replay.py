@@ -42,7 +42,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from flight_delays import cycle
 from flight_delays import settings as settings_
-from flight_delays.cli.common import held
+from flight_delays.cli.common import bundle_in
 from flight_delays.cli.lifecycle import examples
 from flight_delays.console import console
 from flight_delays.evaluation.metric import MAIN, METRICS, codes
@@ -92,7 +92,7 @@ def main() -> None:
         "every month": monthly(year, later, settings),
         "ciclo": lived,
     }
-    examples(held("production", settings))
+    examples(bundle_in("production", settings))
     show(later, lines, turns, first.version)
 
 

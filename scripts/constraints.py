@@ -28,10 +28,10 @@ def requirements(folder: Path) -> set[str]:
     template = snapshot(folder / "template")
     for number, answers in enumerate(variants()):
         project = copy(template, folder / str(number), **answers)
-        told = tomllib.loads((project / "pyproject.toml").read_text())
-        found.update(told["project"]["dependencies"])
-        found.update(*told["project"]["optional-dependencies"].values())
-        found.update(*told["dependency-groups"].values())
+        pyproject = tomllib.loads((project / "pyproject.toml").read_text())
+        found.update(pyproject["project"]["dependencies"])
+        found.update(*pyproject["project"]["optional-dependencies"].values())
+        found.update(*pyproject["dependency-groups"].values())
     return found
 
 

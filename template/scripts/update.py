@@ -309,11 +309,11 @@ def unfinished() -> dict[str, Any] | None:
         now = yaml.safe_load(ANSWERS.read_text())
         step = {"from": then["_commit"], "to": now["_commit"]}
         alone = not names("ls-tree", "-z", "HEAD", str(SCRIPT))
-        told = json.loads(REPORT.read_text()) if REPORT.exists() else step if alone else {}
+        reported = json.loads(REPORT.read_text()) if REPORT.exists() else step if alone else {}
     except Exception:  # check_tree and read_answers say what is wrong
         return None
-    done = step["from"] == step["to"] or "moved" in told
-    return then if step.items() <= told.items() and not done else None
+    done = step["from"] == step["to"] or "moved" in reported
+    return then if step.items() <= reported.items() and not done else None
 
 
 def main(*choices: str) -> int:

@@ -142,10 +142,10 @@ def test_what_is_wrong_is_told_from_what_could_not_be_read(
         raise error
 
     monkeypatch.setattr(predictor, "load", fail)
-    with pytest.raises(kind) as told:
+    with pytest.raises(kind) as raised:
         bundles.load(bundle_dir)
-    assert ("refused" in str(told.value)) == (kind is BundleError)
-    assert "\n" not in str(told.value)
+    assert ("refused" in str(raised.value)) == (kind is BundleError)
+    assert "\n" not in str(raised.value)
 
 
 def test_a_folder_in_the_place_of_a_file_is_refused(copy: Path) -> None:

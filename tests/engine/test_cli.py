@@ -46,7 +46,7 @@ def test_a_value_of_a_report_is_shown_for_a_pipeline(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    common.keep("cycle", {"version": "2", "promoted": ["test", "staging"], "refused": ""})
+    common.write_report("cycle", {"version": "2", "promoted": ["test", "staging"], "refused": ""})
     for what in ("cycle.version", "cycle.promoted", "cycle.refused", "cycle.unheard"):
         lifecycle.show(what)
     assert capsys.readouterr().out == "version=2\npromoted=test staging\nrefused=\nunheard=\n"

@@ -49,7 +49,7 @@ def arrived(sample: pd.DataFrame, by: str = "", seed: int = 0, rows: int = 0) ->
 
 def bundle(folder: Path, frame: pd.DataFrame, early: pd.DataFrame) -> Any:
     """All that `newer` looks at."""
-    unseen.keep(folder, early[:0], np.zeros((0, 2)), early)
+    unseen.write(folder, early[:0], np.zeros((0, 2)), early)
     manifest = SimpleNamespace(trained_until=data.until(frame.loc[early.index]))
     return SimpleNamespace(path=folder, version="1", manifest=manifest)
 

@@ -62,7 +62,7 @@ def test_every_door_sets_the_same_outcomes(
     labelled = kept.dropna()
     expected = dict(zip(labelled[ID], labelled["outcome"].tolist(), strict=True))
     for n, uri in enumerate(("labels.csv", "labels.parquet", "sqlite:///labels.db#labels")):
-        found = outcomes.tell(journal, classes, uri)
+        found = outcomes.write_outcomes(journal, classes, uri)
         assert (found.labels, found.matched) == (len(labelled), len(labelled))
         assert found.without == len(kept) - len(labelled)
         assert (found.replaced, found.early) == (len(labelled) if n else 0, 0)
@@ -77,12 +77,12 @@ def test_a_label_by_key_and_time_may_be_early(
     rows = data.labelled(sample, "rows")
     raw = sample.assign(**{WHEN: pd.to_datetime(rows[WHEN])}) if WHEN in rows else sample
     raw.to_csv("raw.csv", index=False)  # the label is what project/target.py makes of it
-    found = outcomes.tell(journal, classes, "raw.csv")
+    found = outcomes.write_outcomes(journal, classes, "raw.csv")
     assert (found.labels, found.matched, found.early) == (len(rows), 0, len(rows))
     assert not told(journal)
     score.score(bundle, "rows.parquet", "out.csv", journal, "test")
     assert sorted(told(journal).values()) == sorted(rows[target.TARGET].tolist())
-    found = outcomes.tell(journal, classes, "raw.csv")
+    found = outcomes.write_outcomes(journal, classes, "raw.csv")
     assert (found.matched, found.early, found.replaced) == (len(rows), 0, len(rows))
 
 
@@ -94,7 +94,7 @@ def test_one_bad_row_and_none_is_written(
     bad.loc[5, ID] = "0" * 32
     bad.loc[8, ID] = None
     bad.to_csv("bad.csv", index=False)
-    found = outcomes.tell(journal, classes, "bad.csv")
+    found = outcomes.write_outcomes(journal, classes, "bad.csv")
     assert not told(journal)
     assert len(found.refused) == 3
     text = outcomes.refusal(found, "bad.csv")
@@ -109,11 +109,11 @@ def test_one_bad_row_and_none_is_written(
 def test_what_a_table_lacks_is_named(journal: Journal, classes: list[Any] | None) -> None:
     pd.DataFrame({"n": [1], "outcome": [1]}).to_csv("whose.csv", index=False)
     with pytest.raises(UserError, match=rf"whose.csv: .* needs a column {ID} .* it has n, outcome"):
-        outcomes.tell(journal, classes, "whose.csv")
+        outcomes.write_outcomes(journal, classes, "whose.csv")
     pd.DataFrame({ID: ["x"]}).to_csv("what.csv", index=False)
     said = r"what.csv: .*project/target.py .*; or name the column of labels outcome$"
     with pytest.raises(UserError, match=said):
-        outcomes.tell(journal, classes, "what.csv")
+        outcomes.write_outcomes(journal, classes, "what.csv")
 
 
 def test_ids_and_keys_of_digits_are_texts(
@@ -125,11 +125,11 @@ def test_ids_and_keys_of_digits_are_texts(
     journal.write([made])
     label = [target.target(sample).dropna().tolist()[0]]
     pd.DataFrame({ID: [number], "outcome": label}).to_csv("ids.csv", index=False)
-    assert outcomes.tell(journal, classes, "ids.csv").matched == 1
+    assert outcomes.write_outcomes(journal, classes, "ids.csv").matched == 1
     if KEY:
         keyed = pd.DataFrame({KEY: ["007"], WHEN: ["2020-01-01T01:00:00+01:00"], "outcome": label})
         keyed.to_csv("keys.csv", index=False)
-        assert outcomes.tell(journal, classes, "keys.csv").matched == 1
+        assert outcomes.write_outcomes(journal, classes, "keys.csv").matched == 1
 
 
 def test_a_scoring_that_was_killed_keeps_each_row_once(

@@ -144,10 +144,10 @@ def test_the_bundle_that_was_gated_is_the_one_that_is_kept(
 ) -> None:
     digest = known.note("2", "bundle")
     known.tag("2", "bundle", "forged")
-    apart.admit("production", "2", digest)
+    apart.copy_into("production", "2", digest)
     assert apart.note("2", "bundle", "production") == digest
     with pytest.raises(errors.BundleError, match=r"is another bundle than version 2"):
-        apart.admit("production", "2", "forged")
+        apart.copy_into("production", "2", "forged")
 
 
 def test_a_copy_damaged_here_is_fetched_again(known: MlflowRegistry) -> None:

@@ -26,7 +26,7 @@ VERSIONS = Path("var/versions")
 PACKAGE = __package__ or ""
 
 
-def fills(environment: str) -> str:
+def how_to_fill(environment: str) -> str:
     """The command that gives an environment a version."""
     return "make train" if environment == "test" else f"make promote ENV={environment}"
 

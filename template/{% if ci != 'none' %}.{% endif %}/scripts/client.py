@@ -118,8 +118,8 @@ class Provider(Protocol):
     def propose(self, branch: str, title: str, body: str) -> None:
         """Asks to merge the branch."""
 
-    def told(self, title: str) -> bool:
+    def has_issue(self, title: str) -> bool:
         """Whether an open issue says so."""
 
-    def tell(self, title: str, body: str) -> None:
+    def open_issue(self, title: str, body: str) -> None:
         """Opens an issue."""

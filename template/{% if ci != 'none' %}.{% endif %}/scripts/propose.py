@@ -44,14 +44,14 @@ def request(title: str, branch: str) -> None:
 
 def issue(title: str, report: dict[str, Any], why: str) -> None:
     """Opens an issue with the diff, unless one is open."""
-    if provider.told(title):
+    if provider.has_issue(title):
         print(f"an open issue says so already: {title}")
         return
     git("add", "--intent-to-add", "--all")
     names = [*report["conflicts"], *report["kept"]]
     lines = ["`make update` takes it in.", why, *(f"- for a person to look at: {n}" for n in names)]
     diff = git("diff", "HEAD")[:MOST]
-    provider.tell(title, "\n".join([*lines, "", "~~~~~diff", diff, "~~~~~", ""]))
+    provider.open_issue(title, "\n".join([*lines, "", "~~~~~diff", diff, "~~~~~", ""]))
     print(f"an issue shows the diff: {title}")
 
 

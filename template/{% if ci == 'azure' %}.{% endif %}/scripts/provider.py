@@ -205,7 +205,7 @@ def propose(branch: str, title: str, body: str) -> None:
     _here("repos", "pr", "create", *where, "--title", title, "--description", body)
 
 
-def told(title: str) -> bool:
+def has_issue(title: str) -> bool:
     if not token():
         raise Stop(
             "the update could not be proposed; hand the pipeline SYSTEM_ACCESSTOKEN: "
@@ -219,7 +219,7 @@ def told(title: str) -> bool:
     return bool(_here("boards", "query", "--wiql", wiql))
 
 
-def tell(title: str, body: str) -> None:
+def open_issue(title: str, body: str) -> None:
     """A Task, which every process has."""
     item = ("--type", "Task", "--title", title, "--description", f"<pre>{html.escape(body)}</pre>")
     _here("boards", "work-item", "create", *item)

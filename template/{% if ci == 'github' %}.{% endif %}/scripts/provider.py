@@ -153,10 +153,10 @@ def propose(branch: str, title: str, body: str) -> None:
     gh("pr", "create", *command, **_server(token()))
 
 
-def told(title: str) -> bool:
+def has_issue(title: str) -> bool:
     search = ("--search", f'in:title "{title}"', "--state", "open")
     return bool(gh("issue", "list", *search, "--json", "url", "--jq", ".[].url", **_server()))
 
 
-def tell(title: str, body: str) -> None:
+def open_issue(title: str, body: str) -> None:
     gh("issue", "create", "--title", title, "--body-file", "-", stdin=body, **_server())

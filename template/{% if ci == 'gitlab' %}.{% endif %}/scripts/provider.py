@@ -169,13 +169,13 @@ def _speaker() -> str:
     return found
 
 
-def told(title: str) -> bool:
+def has_issue(title: str) -> bool:
     query = f"issues?state=opened&in=title&search={quote(title)}"
     found = api(f"{PROJECT}/{query}", token=_speaker()) or []
     return any(one["title"] == title for one in found)
 
 
-def tell(title: str, body: str) -> None:
+def open_issue(title: str, body: str) -> None:
     try:
         api(f"{PROJECT}/issues", {"title": title, "description": body}, _speaker())
     except Failed as error:

@@ -66,8 +66,8 @@ def identified(
             continue
         name, when = None if pd.isna(key) else _name(key, i), None if pd.isna(at) else at
         features = row.model_dump_json(by_alias=True)
-        told = f"{job.name}\n{i}\n{name}\n{when}\n{features}"
-        ids.append(hashlib.sha256(told.encode()).hexdigest()[:32])
+        seed = f"{job.name}\n{i}\n{name}\n{when}\n{features}"
+        ids.append(hashlib.sha256(seed.encode()).hexdigest()[:32])
         made = line(str(ids[-1]), name, when or now, version, own, row, answer, job.environment)
         lines.append(made.decode())
     table.insert(0, ID, pd.Series(ids, dtype=object))

@@ -30,7 +30,7 @@ _KEY, _LABEL = TypeAdapter(Key), TypeAdapter(Label)
 
 
 @dataclass
-class Told:
+class Written:
     """What became of a table of labels: all were written or, if one was refused, none."""
 
     labels: int = 0
@@ -47,7 +47,9 @@ class Told:
     """Which rows were refused, and why; rows are counted from 0."""
 
 
-def tell(journal: Journal, classes: list[Any] | None, uri: str, new: bool = False) -> Told:
+def write_outcomes(
+    journal: Journal, classes: list[Any] | None, uri: str, new: bool = False
+) -> Written:
     """Sets the outcomes of a CSV, Parquet or SQL table; writes all of them, or none.
 
     A row names its prediction by ID, or by KEY and TIME as the API does with `?time=`. Its label
@@ -65,42 +67,42 @@ def tell(journal: Journal, classes: list[Any] | None, uri: str, new: bool = Fals
             raise UserError(f"{error}; or name the column of labels {OUTCOME}") from None
     labels = frame[OUTCOME]
     refs, times = _references(frame, there)
-    told, lines = Told(without=int(labels.isna().sum())), []
+    written, lines = Written(without=int(labels.isna().sum())), []
     wanted: list[tuple[str, datetime]] = []
     rows: list[int] = []
     values = zip(labels.astype(object), labels.notna(), refs, times, strict=True)
     for row, (value, known, ref, at) in enumerate(values):
         if not known:
             continue
-        told.labels += 1
+        written.labels += 1
         try:
             name = _checked(_KEY, ID if at is NEVER else KEY, ref)
             if at is None:
                 raise ValueError(f"{WHEN} is missing or no time")
             outcome = _label(value, classes, new)
         except ValueError as error:
-            told.refused.append(f"row {row}: {error}")
+            written.refused.append(f"row {row}: {error}")
             continue
         wanted.append((name, at))
         rows.append(row)
         lines.append(outcome_line(name, outcome, None if at is NEVER else at))
     try:
-        _match(journal, wanted, rows, told)
-        for part in [] if told.refused else _chunks(lines):
+        _match(journal, wanted, rows, written)
+        for part in [] if written.refused else _chunks(lines):
             journal.insert([], part)
     except sa.exc.SQLAlchemyError as error:
         raise UserError(
             f"journal: {reason(error)}; run it again: a label that was written is written over"
         ) from None
-    return told
+    return written
 
 
-def refusal(told: Told, uri: str) -> str:
+def refusal(written: Written, uri: str) -> str:
     """A line that says what was refused and how the first rows would pass."""
-    more = "; ..." if len(told.refused) > SHOWN else ""
+    more = "; ..." if len(written.refused) > SHOWN else ""
     return (
-        f"{shown(uri)}: {len(told.refused):,} of {told.labels:,} labels are refused, so none is "
-        f"written: {'; '.join(told.refused[:SHOWN])}{more}"
+        f"{shown(uri)}: {len(written.refused):,} of {written.labels:,} labels are refused, "
+        f"so none is written: {'; '.join(written.refused[:SHOWN])}{more}"
     )
 
 
@@ -155,13 +157,13 @@ def _label(value: Any, classes: list[Any] | None, new: bool) -> Any:
 
 
 def _match(
-    journal: Journal, wanted: list[tuple[str, datetime]], rows: list[int], told: Told
+    journal: Journal, wanted: list[tuple[str, datetime]], rows: list[int], written: Written
 ) -> None:
     """Counts the labels by what the journal holds; an id that it does not know is refused."""
-    asked, had = PREDICTIONS.c, OUTCOMES.c
+    predictions, outcomes = PREDICTIONS.c, OUTCOMES.c
     with journal.engine.connect() as connection:
 
-        def held(name: Any, at: Any, pairs: Sequence[tuple[str, datetime]]) -> set[Any]:
+        def found(name: Any, at: Any, pairs: Sequence[tuple[str, datetime]]) -> set[Any]:
             # by name first: SQLite looks up no pair in an index
             names = name.in_([ref for ref, _ in pairs])
             query = sa.select(name, at).where(names, sa.tuple_(name, at).in_(pairs))
@@ -170,16 +172,19 @@ def _match(
         for part, numbers in zip(_chunks(wanted), _chunks(rows), strict=True):
             by_id = [ref for ref, at in part if at is NEVER]
             by_key = [pair for pair in part if pair[1] is not NEVER]
-            ids = sa.select(asked.id).where(asked.id.in_(by_id))
-            known = {*connection.execute(ids).scalars(), *held(asked.key, asked.at, by_key)}
-            told.replaced += len(held(had.ref, had.at, part))
+            ids = sa.select(predictions.id).where(predictions.id.in_(by_id))
+            known = {
+                *connection.execute(ids).scalars(),
+                *found(predictions.key, predictions.at, by_key),
+            }
+            written.replaced += len(found(outcomes.ref, outcomes.at, part))
             for row, (ref, at) in zip(numbers, part, strict=True):
                 if (ref if at is NEVER else (ref, at)) in known:
-                    told.matched += 1
+                    written.matched += 1
                 elif at is NEVER:
-                    told.refused.append(f"row {row}: no prediction {ref}")
+                    written.refused.append(f"row {row}: no prediction {ref}")
                 else:
-                    told.early += 1
+                    written.early += 1
 
 
 def _chunks(items: Sequence[Any]) -> Iterator[Sequence[Any]]:

@@ -13,11 +13,19 @@ from ..errors import UserError
 from ..settings import ENVIRONMENTS, VERSIONS, Settings
 
 REPORTS = Path("reports")
-Environment = Annotated[str, typer.Option("--env", help=" | ".join(ENVIRONMENTS))]
 
 
-def keep(name: str, result: Any) -> None:
-    """Keeps a command's result as reports/<name>.json."""
+def _known(environment: str) -> str:
+    if environment not in ENVIRONMENTS:
+        raise UserError(f"ENV={environment}: is no environment; use {', '.join(ENVIRONMENTS)}")
+    return environment
+
+
+Environment = Annotated[str, typer.Option("--env", help=" | ".join(ENVIRONMENTS), callback=_known)]
+
+
+def write_report(name: str, result: Any) -> None:
+    """Writes a command's result to reports/<name>.json."""
     REPORTS.mkdir(exist_ok=True)
     path = REPORTS / f"{name}.json"
     value = asdict(result) if is_dataclass(result) and not isinstance(result, type) else result
@@ -26,26 +34,19 @@ def keep(name: str, result: Any) -> None:
     draft.replace(path)
 
 
-def known(environment: str) -> str:
-    """Raises UserError for an environment that is not there."""
-    if environment not in ENVIRONMENTS:
-        raise UserError(f"ENV={environment}: is no environment; use {', '.join(ENVIRONMENTS)}")
-    return environment
-
-
-def held(environment: str, settings: Settings) -> Any:
+def bundle_in(environment: str, settings: Settings) -> Any:
     """The bundle of the version that an environment holds."""
     from .. import bundle
     from ..registry.base import version_in
     from ..registry.store import connect
 
     registry = connect(settings)
-    version = version_in(known(environment), registry)
+    version = version_in(environment, registry)
     return bundle.load(registry.pull(version, VERSIONS, environment))
 
 
 @contextmanager
-def kept_journal(settings: Settings) -> Iterator[Any]:
+def opened_journal(settings: Settings) -> Iterator[Any]:
     """The journal of the settings; raises UserError where none is kept."""
     from ..serving.journal.store import opened
 

@@ -102,15 +102,15 @@ def _engine() -> str:
         raise UserError(
             f"{name} is not installed; `make image` and `make up` need it (ENGINE=podman)"
         )
-    asked = subprocess.run(
+    answer = subprocess.run(
         [name, "info", "--format", "{{.ServerVersion}}"],
         check=False,
         capture_output=True,
         text=True,
     )
-    if asked.returncode:
+    if answer.returncode:
         raise UserError(f"{name} does not answer; start it, or set DOCKER_HOST")
-    return f"{name} {asked.stdout.strip()}"
+    return f"{name} {answer.stdout.strip()}"
 
 
 def _secrets() -> str:

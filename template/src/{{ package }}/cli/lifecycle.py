@@ -10,7 +10,7 @@ import typer
 from ..console import console
 from ..errors import UserError, shown
 from ..settings import load
-from .common import REPORTS, Environment, held, keep, kept_journal, known
+from .common import REPORTS, Environment, bundle_in, opened_journal, write_report
 
 app = typer.Typer()
 EXIT = {"ok": 0, "new": 0, "warn": 10, "retrain": 20, "unknown": 30}
@@ -32,7 +32,7 @@ def data() -> None:
         "fingerprint": snapshot.fingerprint,
         "snapshot": str(snapshot.path),
     }
-    keep("data", made)
+    write_report("data", made)
     table("data", made)
 
 
@@ -54,8 +54,8 @@ def train(
     trained = train(settings, registry, stored)
     with step("promote to test"):
         promote("test", settings, registry, version=trained.version)
-    keep("train", trained)
-    examples(held("test", settings))
+    write_report("train", trained)
+    examples(bundle_in("test", settings))
     table(
         f"{settings.model.name} version {trained.version}",
         {
@@ -74,7 +74,7 @@ def examples(bundle: Any) -> None:
     import pandas as pd
 
     rows = [example["features"] for example in bundle.examples]
-    keep("example", {"features": rows[0]})
+    write_report("example", {"features": rows[0]})
     pd.DataFrame(rows).to_csv(REPORTS / "example.csv", index=False)
 
 
@@ -86,12 +86,14 @@ def promote(env: Environment, version: str = "", by: By = "", unattended: bool =
 
     settings = load()
     try:
-        move = promote(known(env), settings, connect(settings), version, by, unattended)
+        move = promote(env, settings, connect(settings), version, by, unattended)
     except Refused as error:
         gates = [asdict(gate) for gate in error.gates]
-        keep("promote", {"environment": env, "promoted": False, "gates": gates})
+        write_report("promote", {"environment": env, "promoted": False, "gates": gates})
         raise
-    keep("promote", {"environment": env, "promoted": bool(move), "move": move and asdict(move)})
+    write_report(
+        "promote", {"environment": env, "promoted": bool(move), "move": move and asdict(move)}
+    )
     if move is None:
         console.print(f"{env} holds this version already")
         return
@@ -107,8 +109,8 @@ def rollback(env: Environment, by: By = "") -> None:
     from ..registry.history import rollback
     from ..registry.store import connect
 
-    move = rollback(known(env), connect(load()), by)
-    keep("rollback", move)
+    move = rollback(env, connect(load()), by)
+    write_report("rollback", move)
     console.print(f"{env} holds version {move.to}, back from {move.back_from}")
 
 
@@ -134,11 +136,13 @@ def score(
     if not data or not out:
         raise UserError("say what and where to: make score DATA=rows.csv OUT=scores.csv")
     settings = load()
-    bundle = held(env, settings)
-    with kept_journal(settings) if journal else nullcontext() as kept:
+    bundle = bundle_in(env, settings)
+    with opened_journal(settings) if journal else nullcontext() as kept:
         rows = score(bundle, data, out, kept, env)
     out = shown(out)
-    keep("score", {"rows": rows, "out": out, "version": bundle.version, "bundle": bundle.digest})
+    write_report(
+        "score", {"rows": rows, "out": out, "version": bundle.version, "bundle": bundle.digest}
+    )
     console.print(f"{rows:,} rows scored by version {bundle.version} into {out}")
 
 
@@ -149,21 +153,21 @@ def outcomes(
     new: Annotated[bool, typer.Option(help="take classes that the model does not know")] = False,
 ) -> None:
     """Set the late labels of a file or table in the journal."""
-    from ..batch.outcomes import refusal, tell
+    from ..batch.outcomes import refusal, write_outcomes
 
     if not data:
         raise UserError("say where the labels are: make outcomes DATA=labels.csv")
     settings = load()
-    classes = held(env, settings).manifest.classes
-    with kept_journal(settings) as journal:
-        told = tell(journal, classes, data, new)
-    keep("outcomes", told)
-    if told.refused:
-        raise UserError(refusal(told, data))
+    classes = bundle_in(env, settings).manifest.classes
+    with opened_journal(settings) as journal:
+        written = write_outcomes(journal, classes, data, new)
+    write_report("outcomes", written)
+    if written.refused:
+        raise UserError(refusal(written, data))
     console.print(
-        f"{told.labels:,} labels written: {told.matched:,} of predictions that are there, "
-        f"{told.early:,} early; {told.replaced:,} replace an earlier one; "
-        f"{told.without:,} rows have none yet",
+        f"{written.labels:,} labels written: {written.matched:,} of predictions that are there, "
+        f"{written.early:,} early; {written.replaced:,} replace an earlier one; "
+        f"{written.without:,} rows have none yet",
         soft_wrap=True,
     )
 
@@ -180,7 +184,7 @@ def monitor(
 
     settings = load()
     with opened(settings.journal.url) as journal:
-        verdict = monitor.run(settings, connect(settings), journal, known(env))
+        verdict = monitor.run(settings, connect(settings), journal, env)
     console.print(f"{verdict.verdict}: {verdict.reason}")
     if exit_code:
         raise typer.Exit(EXIT[verdict.verdict])
@@ -215,7 +219,7 @@ def cycle(force: Annotated[bool, typer.Option(help="train whatever is seen")] = 
 
     settings = load()
     done = turn(settings, connect(settings), force)
-    keep("cycle", done)
+    write_report("cycle", done)
     console.print(f"{done.verdict}: {done.reason}")
     if done.version:
         where = ", ".join(done.promoted) or "no environment"

@@ -8,7 +8,7 @@ import typer
 from ..console import console
 from ..errors import UserError
 from ..settings import load as settings_in_force
-from .common import Environment, held, keep, known
+from .common import Environment, bundle_in, write_report
 
 app = typer.Typer()
 Folder = Annotated[str, typer.Option(help="a bundle's folder, instead of what ENV holds")]
@@ -20,7 +20,7 @@ def _bundle(env: str, folder: str) -> Any:
     from .. import bundle
 
     if not folder:
-        return held(env, settings_in_force())
+        return bundle_in(env, settings_in_force())
     found = [*Path(folder).glob("manifest.json"), *Path(folder).glob("*/manifest.json")]
     if len(found) != 1:
         raise UserError(f"{folder}: holds {len(found)} bundles, not one; see `make bundle`")
@@ -32,7 +32,7 @@ def bundle(env: Environment = "test", out: Path = Path("build/bundle")) -> None:
     """Copy the model as it is served into a folder."""
     import shutil
 
-    found = held(env, settings_in_force())
+    found = bundle_in(env, settings_in_force())
     old = list(out.iterdir()) if out.is_dir() else []
     if others := [path.name for path in old if not (path / "manifest.json").exists()]:
         raise UserError(
@@ -66,7 +66,7 @@ def load(
     if bundle:
         found = run.run(settings, _bundle(env, bundle), **how)
     else:
-        found = run.measure(settings, connect(settings), known(env), version, **how)
+        found = run.measure(settings, connect(settings), env, version, **how)
     if found["passed"] is None:
         return
     table(
@@ -105,7 +105,9 @@ def smoke(
     found = _bundle(env, bundle)
     with targets.container(found, image, engine) as url:
         n = targets.smoke(found, url)
-    keep("smoke", {"image": image, "version": found.version, "bundle": found.digest, "rows": n})
+    write_report(
+        "smoke", {"image": image, "version": found.version, "bundle": found.digest, "rows": n}
+    )
     console.print(f"{image}: {n} examples answered as version {found.version} should")
 
 
@@ -120,7 +122,7 @@ def serve(
     from ..serving.run import serve
 
     flags = {name: value for name, value in {"port": port, "host": host}.items() if value}
-    serve(known(env), settings_in_force(serving=flags), follow)
+    serve(env, settings_in_force(serving=flags), follow)
 
 
 @app.command()
@@ -128,4 +130,4 @@ def follow(env: Environment = "test", once: bool = False) -> None:
     """Pull what an environment holds, again and again."""
     from ..serving.follow import follow
 
-    follow(known(env), settings_in_force(), once=once)
+    follow(env, settings_in_force(), once=once)

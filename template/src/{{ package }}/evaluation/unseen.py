@@ -43,7 +43,7 @@ def _plain(column: pd.Series, kind: str) -> pd.Series:
     return column.astype(object).where(column.notna(), "").map(str).astype(object)
 
 
-def keep(folder: Path, judged: pd.DataFrame, scores: np.ndarray, trained: pd.DataFrame) -> None:
+def write(folder: Path, judged: pd.DataFrame, scores: np.ndarray, trained: pd.DataFrame) -> None:
     """Leaves in a bundle's folder, made if need be, what `scores` and `newer` read."""
     folder.mkdir(parents=True, exist_ok=True)
     np.savez(folder / JUDGED, rows=row_hashes(judged), scores=scores)

@@ -258,7 +258,7 @@ def overdue(journal: Journal, env: str, now: datetime) -> str:
     if not pairs:
         return ""
     newest = max(written for written, _ in pairs)
-    delay = sorted(told - written for written, told in pairs)[len(pairs) * 9 // 10]
+    delay = sorted(labelled - predicted for predicted, labelled in pairs)[len(pairs) * 9 // 10]
     due = now - PATIENCE * max(delay, timedelta(0)) - LATEST
     waiting = journal.rows(environment=env, labelled=False, limit=LIMIT)
     missing = sum(1 for r in waiting if r.written and newest < r.written <= due)

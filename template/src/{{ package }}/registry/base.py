@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from ..bundle import Bundle
 from ..errors import UserError
-from ..settings import fills
+from ..settings import how_to_fill
 
 if TYPE_CHECKING:  # what follows a registry needs no table
     import pandas as pd
@@ -98,7 +98,7 @@ class Registry(Protocol):
     def alias(self, environment: str) -> str | None:
         """The version that an environment holds; None if it holds none."""
 
-    def admit(self, environment: str, version: str, digest: str) -> None:
+    def copy_into(self, environment: str, version: str, digest: str) -> None:
         """Lets an environment keep the version whose bundle has that digest; `set_alias` follows.
 
         Where environments have registered models of their own it copies the version there, once.
@@ -156,5 +156,5 @@ def version_in(environment: str, registry: Registry) -> str:
     """The version that an environment holds; raises UserError if it holds none."""
     version = registry.alias(environment)
     if not version:
-        raise UserError(f"{environment} holds no version; run `{fills(environment)}` first")
+        raise UserError(f"{environment} holds no version; run `{how_to_fill(environment)}` first")
     return version

@@ -54,7 +54,7 @@ def promote(
     said = gates(environment, candidate, settings, registry)
     if not all(gate.passed for gate in said):
         raise Refused(environment, version, said)
-    registry.admit(environment, version, bundle.digest)
+    registry.copy_into(environment, version, bundle.digest)
     move = Move(
         environment,
         "promote",

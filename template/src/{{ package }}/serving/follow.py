@@ -12,7 +12,7 @@ import time
 from ..bundle import load
 from ..errors import BundleError, UserError, passing, reason
 from ..registry.base import Registry
-from ..settings import Settings, fills
+from ..settings import Settings, how_to_fill
 from . import logs
 from .live import POINTER, REFUSED
 
@@ -101,7 +101,7 @@ def follow(
     follower = Follower(env, settings)
     if once:
         if follower.look() is None:
-            raise UserError(f"{env} holds no version; run `{fills(env)}` first")
+            raise UserError(f"{env} holds no version; run `{how_to_fill(env)}` first")
         return
     stop = stop or threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -93,14 +93,14 @@ def _follower(env: str, settings: Settings) -> Iterator[None]:
 
     child = [start()]
 
-    def keep() -> None:
+    def restart() -> None:
         while not stopping.is_set():
             code = child[0].wait()
             if not stopping.wait(5) and not stopping.is_set():
                 logger.error("follow ended with %s and is started again", code)
                 child[0] = start()
 
-    threading.Thread(target=keep, name="follow", daemon=True).start()
+    threading.Thread(target=restart, name="follow", daemon=True).start()
     try:
         yield
     finally:

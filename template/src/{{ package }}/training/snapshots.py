@@ -83,9 +83,9 @@ def snapshot(settings: Settings) -> Snapshot:
     if settings.data.journal and settings.journal.url:
         from ..project.model import build  # which a loaded model does not need
 
-        told = journalled(settings, frame[TARGET], counts)
-        new = unknown(told, frame)
-        counts["journal_repeated"] = len(told) - len(new)
+        new = journalled(settings, frame[TARGET], counts)
+        new = unknown(new, frame)
+        counts["journal_repeated"] = len(new) - len(new)
         counts["journal_rare"] = 0
         if len(new) and hasattr(build([0], [], 0), "predict_proba"):
             odd = rare(new[TARGET], frame[TARGET])
@@ -273,13 +273,13 @@ def journalled(settings: Settings, known: pd.Series, counts: dict[str, int]) -> 
     return frame
 
 
-def rare(told: pd.Series, known: pd.Series) -> np.ndarray:
+def rare(new: pd.Series, known: pd.Series) -> np.ndarray:
     """Which labels of the journal, (n,), are of a class that fewer than RARE rows have.
 
     A class that the source does not have may be a mistyped one: it is left out, and said, until it
     comes more often.
     """
-    counts = told.value_counts()
+    counts = new.value_counts()
     odd = [c for c in counts.index[counts < RARE] if c not in set(known.unique())]
     if odd:
         console.print(
@@ -287,7 +287,7 @@ def rare(told: pd.Series, known: pd.Series) -> np.ndarray:
             f"{RARE} rows of the journal have it: they are left out",
             soft_wrap=True,
         )
-    return told.isin(odd).to_numpy()
+    return new.isin(odd).to_numpy()
 
 
 def _fitting(records: list[Record]) -> tuple[list[Features], list[Record]]:
@@ -301,18 +301,18 @@ def _fitting(records: list[Record]) -> tuple[list[Features], list[Record]]:
     return [], []
 
 
-def unknown(told: pd.DataFrame, frame: pd.DataFrame) -> pd.DataFrame:
+def unknown(new: pd.DataFrame, frame: pd.DataFrame) -> pd.DataFrame:
     """The rows of the journal that the source does not have.
 
     A row is known by its key and its time; where there is no time, by its key alone. The same key
     and time twice in the journal is one row, too.
     """
-    if not ID or told.empty:
-        return told
+    if not ID or new.empty:
+        return new
     identity = [ID, *filter(None, [TIME])]
-    told = told.drop_duplicates(identity) if TIME else told
+    new = new.drop_duplicates(identity) if TIME else new
     have = pd.MultiIndex.from_frame(frame[identity])
-    return told[~pd.MultiIndex.from_frame(told[identity]).isin(have)]
+    return new[~pd.MultiIndex.from_frame(new[identity]).isin(have)]
 
 
 def validated(frame: pd.DataFrame, uri: str) -> pd.DataFrame:

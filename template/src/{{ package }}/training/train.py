@@ -77,7 +77,7 @@ def train(
         with step("export"):
             manifest = _manifest(settings, fitted, judged, snapshot, metrics, run)
             early = judged.frame.iloc[-judged.window :]
-            unseen.keep(folder / "bundle", late, judged.scores, early)
+            unseen.write(folder / "bundle", late, judged.scores, early)
             parity = settings.gates.parity
             bundle = export(fitted, early, late, manifest, reference, folder / "bundle", parity)
         rows = {"train": judged.window, "judged": len(late)}

@@ -76,7 +76,7 @@ def credentials() -> str:
 
 
 @contextmanager
-def asked() -> Iterator[None]:
+def mlflow_errors() -> Iterator[None]:
     """Turns what a call to MLflow may raise into RegistryUnavailable."""
     try:
         yield
@@ -89,7 +89,7 @@ def asked() -> Iterator[None]:
         raise kind(f"registry {shown(uri)}: {reason(error, uri)}; {hint}") from error
 
 
-def every(search: Callable[[str | None], PagedList[Any]]) -> list[Any]:
+def all_pages(search: Callable[[str | None], PagedList[Any]]) -> list[Any]:
     """All pages of a search, given how to get the one at a token."""
     found: list[Any] = []
     token = None
@@ -112,7 +112,7 @@ class MlflowRegistry:
         given = os.environ.get("MLFLOW_TRACKING_URI", "")
         self.address = shown(given) or f"{DATABASE} (set MLFLOW_TRACKING_URI for a server)"
         mlflow.set_tracking_uri(given or _local())
-        with asked():
+        with mlflow_errors():
             if mlflow.get_tracking_uri() == _local():
                 LOCAL.mkdir(exist_ok=True)
             self.client = mlflow.MlflowClient()
@@ -121,9 +121,9 @@ class MlflowRegistry:
     @contextmanager
     def run(self, name: str) -> Iterator[str]:
         """The id of a tracking run; it ends as FAILED when what it holds raises."""
-        with asked():
+        with mlflow_errors():
             experiment = self._experiment(self.name)
-            self._bury(experiment)
+            self._mark_dead_runs(experiment)
             here = {
                 "host": socket.gethostname(),
                 "pid": str(os.getpid()),
@@ -138,7 +138,7 @@ class MlflowRegistry:
             with suppress(MlflowException, SQLAlchemyError, OSError):  # what happened counts more
                 self.client.set_terminated(run.info.run_id, "FAILED")
             raise
-        with asked():
+        with mlflow_errors():
             self.client.set_terminated(run.info.run_id)
 
     def register(
@@ -157,7 +157,7 @@ class MlflowRegistry:
         `frame` is a sample of rows as the contract takes them, `artifacts` a folder of pictures
         and the model card. Returns the version. Nothing is registered when it is interrupted.
         """
-        with asked():
+        with mlflow_errors():
             for key, value in parameters.items():
                 self.client.log_param(run, key, str(value)[:500])
             for key, value in metrics.items():
@@ -179,7 +179,7 @@ class MlflowRegistry:
 
     def versions(self) -> list[Version]:
         """All versions, newest first."""
-        with asked():
+        with mlflow_errors():
             found = self._versions(self.name)
         held: dict[str, list[str]] = {}
         for environment in ENVIRONMENTS:
@@ -198,13 +198,13 @@ class MlflowRegistry:
 
     def numbers(self) -> list[str]:
         """The versions, newest first, without what holds them, which not everyone may read."""
-        with asked():
+        with mlflow_errors():
             return [str(v.version) for v in self._versions(self.name)]
 
     def alias(self, environment: str) -> str | None:
         """The version that an environment holds; None if it holds none."""
         model = self.model(environment)
-        with asked():
+        with mlflow_errors():
             registered = self._registered(model)
             if registered is None or environment not in registered.aliases:
                 return None
@@ -213,7 +213,7 @@ class MlflowRegistry:
                 return number
             return self._original(self.client.get_model_version(model, number))
 
-    def admit(self, environment: str, version: str, digest: str) -> None:
+    def copy_into(self, environment: str, version: str, digest: str) -> None:
         """Lets an environment keep the version whose bundle has that digest.
 
         Raises BundleError when it keeps another bundle under that number.
@@ -221,7 +221,7 @@ class MlflowRegistry:
         model = self.model(environment)
         if model == self.name:
             return
-        with asked():
+        with mlflow_errors():
             number = self._number(model, version) or self._copy(model, version, digest)
             kept = self.client.get_model_version(model, number).tags.get("bundle")
         if kept != digest:
@@ -233,7 +233,7 @@ class MlflowRegistry:
     def set_alias(self, environment: str, version: str) -> None:
         """Makes an environment hold a version that it keeps."""
         model = self.model(environment)
-        with asked():
+        with mlflow_errors():
             number = self._number(model, version)
             if number is None:
                 raise UserError(
@@ -244,12 +244,12 @@ class MlflowRegistry:
 
     def tag(self, version: str, key: str, value: str, environment: str = "test") -> None:
         """Writes a note on a version, where an environment keeps it."""
-        with asked():
+        with mlflow_errors():
             self.client.set_model_version_tag(*self._kept(environment, version), key, value)
 
     def note(self, version: str, key: str, environment: str = "test") -> str:
         """What `tag` wrote on a version; empty if nothing."""
-        with asked():
+        with mlflow_errors():
             kept = self.client.get_model_version(*self._kept(environment, version))
         return kept.tags.get(key, "")
 
@@ -268,7 +268,7 @@ class MlflowRegistry:
         to.mkdir(parents=True, exist_ok=True)
         draft = to / f".{version}.{os.getpid()}.tmp"
         try:
-            with asked():
+            with mlflow_errors():
                 got = mlflow.artifacts.download_artifacts(
                     f"models:/{model}/{number}", dst_path=str(draft)
                 )
@@ -290,7 +290,7 @@ class MlflowRegistry:
 
     def intend(self, move: Move) -> Move:
         """Writes down that a move begins; `close` or `abandon` ends it."""
-        with asked():
+        with mlflow_errors():
             run = self.client.create_run(
                 self._experiment(f"{self.model(move.environment)}-moves"),
                 run_name=f"{move.kind} {move.environment} {move.to}",
@@ -314,23 +314,23 @@ class MlflowRegistry:
         if any(known.id == move.id for known in closed):  # a repair was faster
             return
         move.at = max([time.time(), *(known.at + TICK for known in closed[-1:])])
-        with asked():
+        with mlflow_errors():
             self.client.set_tag(move.id, "closed", repr(move.at))
             self.client.set_terminated(move.id)
 
     def abandon(self, move: Move) -> None:
         """Writes down that a move was not made."""
-        with asked():
+        with mlflow_errors():
             self.client.set_terminated(move.id, "KILLED")
 
     def moves(self, environment: str, closed: bool = True) -> list[Move]:
         """The moves of an environment in the order they were closed; with closed=False, those
         that were begun and neither closed nor abandoned."""
-        with asked():
+        with mlflow_errors():
             kept = self.client.get_experiment_by_name(f"{self.model(environment)}-moves")
             if kept is None:  # who makes it may manage it: that is not who only looks
                 return []
-            found = every(
+            found = all_pages(
                 lambda token: self.client.search_runs(
                     [kept.experiment_id],
                     f"tags.environment = '{environment}' and attributes.status = "
@@ -385,7 +385,7 @@ class MlflowRegistry:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
 
-    def _bury(self, experiment: str) -> None:
+    def _mark_dead_runs(self, experiment: str) -> None:
         """Marks this machine's runs whose process is gone: a killed one could not do it itself."""
         for run in self.client.search_runs(
             [experiment],
@@ -449,7 +449,7 @@ class MlflowRegistry:
 
     def _versions(self, model: str) -> list[ModelVersion]:
         """Newest first."""
-        found = every(
+        found = all_pages(
             lambda token: self.client.search_model_versions(f"name = '{model}'", page_token=token)
         )
         return sorted(found, key=lambda v: int(v.version), reverse=True)
