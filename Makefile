@@ -1,5 +1,5 @@
-# ciclo's own verbs. Each makes its environment first; git, make and a python3 of 3.11 or newer are
-# all that must be there.
+# ciclo's own commands. Each creates the environment first; only git, make and a python3 of 3.11 or
+# newer must be installed.
 
 PYTHON ?= python3
 READY := .venv/.ready
@@ -9,7 +9,7 @@ DEST ?= build/demo
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 SPREAD = -n auto --dist loadgroup --no-loadscope-reorder
 export MLFLOW_DISABLE_TELEMETRY = true
-# Imports take three times as long where Python may not keep what it compiled.
+# Imports take three times as long if Python cannot cache compiled files.
 unexport PYTHONDONTWRITEBYTECODE
 
 $(READY): requirements.txt
@@ -20,19 +20,19 @@ $(READY): requirements.txt
 	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements.txt
 	@touch $@
 
-setup: $(READY) ## make .venv
+setup: $(READY) ## create .venv
 
 .PHONY: setup demo test test-fast test-full test-run test-engine lint bench bench-cycle variants constraints release requirements clean help
 demo: $(READY) ## the whole cycle on real flights, into DEST=build/demo
 	@.venv/bin/python demo/run.py '$(DEST)'
 
-test: $(READY) lint ## every law, with a covering set of projects that run
+test: $(READY) lint ## all tests, with a covering set of projects that run
 	@.venv/bin/pytest $(SPREAD) -m 'not full' --durations 20
 
-test-fast: $(READY) lint ## what needs no environment of a project: about a minute
+test-fast: $(READY) lint ## the tests that need no project's environment: about a minute
 	@.venv/bin/pytest -n auto -m 'not heavy and not full'
 
-test-full: $(READY) lint ## every distinct project runs
+test-full: $(READY) lint ## all tests, with every distinct project
 	@.venv/bin/pytest $(SPREAD)
 
 lint: $(READY) ## ruff and mypy on the template's own code
@@ -40,34 +40,34 @@ lint: $(READY) ## ruff and mypy on the template's own code
 	@.venv/bin/ruff format --check --quiet
 	@.venv/bin/mypy --no-error-summary
 
-bench: $(READY) ## what is measured side by side, as ratios
+bench: $(READY) ## measure against alternatives, as ratios
 	@.venv/bin/python benchmarks/run.py
 
-bench-cycle: $(READY) ## what the loop gains on streams, against calendars (SEEDS=3)
+bench-cycle: $(READY) ## compare the cycle with retraining schedules on data streams (SEEDS=3)
 	@.venv/bin/python benchmarks/cycle.py --seeds '$(or $(SEEDS),3)'
 
-variants: $(READY) ## the matrix of variants, as JSON (COVERING=1, PROJECTS=1: those that run; CHECK=answers.yml)
+variants: $(READY) ## the matrix of variants as JSON (COVERING=1, PROJECTS=1: those that run; CHECK=answers.yml)
 	@.venv/bin/python tests/support/variants.py $(if $(COVERING),--covering) $(if $(PROJECTS),--projects) $(if $(CHECK),--check '$(CHECK)')
 
-test-run: $(READY) ## one of the projects that are run: ONLY=classification-uv-onnx
+test-run: $(READY) ## run one project: ONLY=classification-uv-onnx
 	@.venv/bin/pytest tests/test_run.py -k '$(ONLY)'
 
 test-engine: $(READY) ## the tests of the rendered code, in build/engine (TESTS='tests/engine/test_journal.py -x', PROBLEM=, FORMAT=)
 	@.venv/bin/python tests/support/engine_tests.py $(or $(TESTS),tests/engine)
 
-constraints: $(READY) ## resolve anew what the projects are tested with, and test it
+constraints: $(READY) ## resolve the projects' tested versions again, and test them
 	@.venv/bin/python scripts/constraints.py
 	@.venv/bin/python scripts/taken.py
 	@$(MAKE) --no-print-directory test
 
-release: $(READY) ## VERSION=1.2.0: test all, write the changelog's heading, tag
+release: $(READY) ## VERSION=1.2.0: run all tests, write the changelog's heading, tag
 	@.venv/bin/python scripts/release.py '$(VERSION)'
 
-requirements: $(READY) ## resolve anew what the tests need
+requirements: $(READY) ## resolve the versions of the tests' own environment again
 	@.venv/bin/uv pip compile --quiet --universal --upgrade --python-version 3.11 --generate-hashes \
 		--custom-compile-command 'make requirements' --group pyproject.toml:test --output-file requirements.txt
 
-clean: ## remove what can be made again
+clean: ## remove generated files
 	rm -rf .venv build .mypy_cache .pytest_cache .ruff_cache
 
 help: ## this list

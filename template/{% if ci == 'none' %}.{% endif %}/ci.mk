@@ -1,9 +1,9 @@
-# Pipelines: none were chosen.
+# Pipelines: this project has none.
 
 ##@ Pipelines
 
 .PHONY: ci-setup ci-check ci-promote
-ci-setup: ## there are no pipelines: make update CHOICE='ci=github' brings some
+ci-setup: ## this project has no pipelines: make update CHOICE='ci=github' adds some
 	@echo "error: no pipelines were chosen; make update CHOICE='ci=github' chooses some" >&2; exit 1
 
 ci-check: ci-setup ## the same
