@@ -241,40 +241,40 @@ def test_a_model_that_is_worse_than_a_guess_is_refused(known: MlflowRegistry) ->
     assert "a guess that knows no row has" in gate.detail
 
 
-@pytest.mark.problem
-def test_what_changed_lately_shows_in_the_newest_half(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Too little on all rows, enough on the newest half; and never by chance alone."""
-    random, sign = np.random.default_rng(0), 1.0 if gates.metric.GREATER_IS_BETTER else -1.0
-
-    def right(actual: np.ndarray, predicted: np.ndarray) -> float:
-        return sign * float(np.mean(np.asarray(predicted) == actual))
-
-    monkeypatch.setattr(gates, "METRIC", right)
-    monkeypatch.setattr(gates.metric, "METRIC", right)
-    monkeypatch.setattr(gates.metric, "GREATER_IS_BETTER", sign > 0)
-    monkeypatch.setattr(gates, "groups_of", lambda _: None)
-    n = 1000
-    actual = random.integers(0, 2, n).astype(float)
+def test_a_gain_shows_in_the_brier_score_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Better probabilities, and hits that are only likely to be more; never by chance alone."""
+    random, n = np.random.default_rng(0), 600
+    actual = random.integers(0, 2, n)
     frame = pd.DataFrame({TARGET: actual})
+    limits = settings.load(gates={"min_rows": 300}).gates
+    monkeypatch.setattr(gates, "METRIC", hits)
+    monkeypatch.setattr(metric, "METRIC", hits)
+    monkeypatch.setattr(metric, "GREATER_IS_BETTER", True)
+    monkeypatch.setattr(gates, "groups_of", lambda _: None)
 
-    def scored(shares: Any) -> Any:
-        return gates.Scored("a", np.where(random.random(n) < shares, actual, 1 - actual), None)
+    def scored(signal: float, noise: float) -> gates.Scored:
+        chance = 1 / (1 + np.exp(-signal * (2 * actual - 1) - noise * random.normal(size=n)))
+        return gates.Scored("a", np.stack([1 - chance, chance], axis=1), [0, 1])
 
-    early = np.arange(n) < n // 2
-    old = scored(np.where(early, 0.85, 0.7))
-    new = scored(np.where(early, 0.75, 0.8))
-    gate = gates.compare_scores(new, old, frame, settings.load(gates={"min_rows": 400}).gates)
-    assert gate.passed, gate.detail
-    assert "on the newest half of them" in gate.detail
-    gate = gates.compare_scores(new, old, frame, settings.load(gates={"min_rows": 600}).gates)
-    assert not gate.passed, "too few rows for a second look"
-    passes = [
-        gates.compare_scores(
-            scored(0.8), scored(0.8), frame, settings.load(gates={"min_rows": 400}).gates
-        )
-        for _ in range(200)
-    ]
-    assert sum(gate.passed for gate in passes) <= 0.1 * len(passes)
+    sharp = scored(0.7, 1.0)
+    blunt = dataclasses.replace(sharp, scores=0.5 + (sharp.scores - 0.5) / 4)  # as many hits
+    right = np.flatnonzero(sharp.scores.argmax(axis=1) == actual)
+    wrong = np.setdiff1d(np.arange(n), right)
+    # Rows that change sides: more hits lost than won, and two won where one is lost.
+    for changed, passed in (([*right[:3], *wrong[:1]], False), ([*right[:1], *wrong[:3]], True)):
+        scores = sharp.scores.copy()
+        scores[changed] = scores[changed, ::-1]
+        gate = gates.compare_scores(dataclasses.replace(sharp, scores=scores), blunt, frame, limits)
+        assert (gate.passed, "Brier" in gate.detail) == (passed, True), gate.detail
+    passes = 0
+    for _ in range(300):
+        old, new = scored(0.7, 1.0), scored(0.7, 1.0)
+        passes += gates.compare_scores(new, old, frame, limits).passed
+    assert passes <= 0.08 * 300
+
+
+def hits(actual: np.ndarray, predicted: np.ndarray) -> float:
+    return float(np.mean(predicted.argmax(axis=1) == actual))
 
 
 @pytest.mark.problem

@@ -83,17 +83,16 @@ def choose(
     candidate can be fitted, BundleError where a version cannot score these rows.
     """
     judged = judge(frame, settings.train)
-    late, rows, limits = judged.late, judged.frame, settings.gates
-    columns = snapshots.columns(late)
+    rows, limits = judged.frame, settings.gates
+    columns = snapshots.columns(rows)
 
     def scored(bundle: Bundle) -> Scored:
-        scores = over_all(unseen.scores(bundle, late, columns))
+        scores = unseen.scores(bundle, rows, columns)
         return Scored(f"version {bundle.version}", scores, bundle.manifest.classes)
 
-    def over_all(scores: np.ndarray) -> np.ndarray:
-        return np.concatenate([np.full((judged.first, *scores.shape[1:]), np.nan), scores])
-
-    own, held = Scored("a candidate", over_all(judged.scores), judged.classes), scored(holder)
+    seen = np.full((judged.first, *judged.scores.shape[1:]), np.nan)
+    own = Scored("a candidate", np.concatenate([seen, judged.scores]), judged.classes)
+    held = scored(holder)
     needed = settings.cycle.confidence_after_fall if fell else None
     gate = gates.compare_scores(own, held, rows, limits, needed)
     if gate.passed and waiting is not None:

@@ -100,8 +100,8 @@ class Gates(Section):
     """How much better than the model in place, in the metric's own unit; below zero tolerates a
     loss."""
     confidence: float = Field(0.95, ge=0, le=1)
-    """How sure a gain of `margin` must be (1 - the p-value of a one-sided paired test): on all rows
-    that neither had seen or, with half of the doubt, on the newest half of them."""
+    """How sure a gain of `margin` must be (1 - the p-value of a one-sided paired test). In a
+    classification 0.8 is enough if the Brier score is better with half of the doubt (0.975)."""
     min_rows: int = 300
     """Fewer labelled rows that neither model had seen than this decide nothing."""
     load: bool = True

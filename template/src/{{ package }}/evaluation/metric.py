@@ -13,7 +13,7 @@ from ..errors import UserError
 from ..project.metrics import GREATER_IS_BETTER as GREATER_IS_BETTER  # others look it up here
 from ..project.metrics import METRICS
 from ..project.target import TARGET
-from .resampling import Z, paired, spread
+from .resampling import Metric, Z, paired, spread
 
 MAIN, METRIC = next(iter(METRICS.items()))
 KEPT = 256
@@ -114,9 +114,36 @@ def gain(
     resampling.py.
     """
     with warnings.catch_warnings(action="ignore"):  # an undefined metric is an answer here
-        mine, others = float(METRIC(actual, own)), float(METRIC(actual, other))
-        found = paired(METRIC, actual, own, other, groups)
-    sign = 1 if GREATER_IS_BETTER else -1
+        return _gain(METRIC, 1 if GREATER_IS_BETTER else -1, actual, own, other, groups)
+
+
+def brier_gain(
+    actual: np.ndarray, own: np.ndarray, other: np.ndarray, groups: np.ndarray | None = None
+) -> Gain:
+    """Compares two classifiers' probabilities (n, k) of the same rows by the Brier score."""
+    return _gain(brier, -1, actual, own, other, groups)
+
+
+def brier(actual: np.ndarray, scores: np.ndarray) -> float:
+    """The mean squared distance, 0 to 2, of probabilities (n, k) from the classes (n,) that came.
+
+    Brier, Verification of forecasts expressed in terms of probability, 1950.
+    """
+    missed = scores.copy()
+    missed[np.arange(len(actual)), actual] -= 1
+    return float((missed**2).sum(axis=1).mean())
+
+
+def _gain(
+    measured: Metric,
+    sign: int,
+    actual: np.ndarray,
+    own: np.ndarray,
+    other: np.ndarray,
+    groups: np.ndarray | None,
+) -> Gain:
+    mine, others = float(measured(actual, own)), float(measured(actual, other))
+    found = paired(measured, actual, own, other, groups)
     return Gain(mine, others, sign * found.value, (found.high - found.value) / Z)
 
 
