@@ -203,7 +203,8 @@ def test_rows_that_either_model_saw_do_not_judge(known: MlflowRegistry, tmp_path
     assert 0 < judged < len(frame)
     candidate = gates.Candidate(bundle, "2", None, "")
     assert (
-        f"on {judged:,} rows that it had not seen" in gates.compare(candidate, free, known).detail
+        f"on {judged:,} rows that it was not trained on"
+        in gates.compare(candidate, free, known).detail
     )
     old = load_bundle(
         shutil.copytree(known.pull("1", Path("var/versions")), tmp_path / "old" / "1")
@@ -220,7 +221,7 @@ def test_rows_that_either_model_saw_do_not_judge(known: MlflowRegistry, tmp_path
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(gates.bundles, "load", lambda *_, **__: old)
         said = gates.compare(candidate, free, known).detail
-        assert f"on {left:,} rows that neither had seen" in said
+        assert f"on {left:,} rows that neither was trained on" in said
         if old.manifest.classes:
             old.manifest.classes = ["other", *old.manifest.classes[1:]]
             said = gates.compare(candidate, settings.load(gates={"min_rows": 10**6}), known).detail
@@ -228,7 +229,7 @@ def test_rows_that_either_model_saw_do_not_judge(known: MlflowRegistry, tmp_path
 
 
 @pytest.mark.problem
-def test_a_model_that_is_worse_than_a_guess_is_refused(known: MlflowRegistry) -> None:
+def test_a_model_that_is_worse_than_a_baseline_is_refused(known: MlflowRegistry) -> None:
     free = settings.load(gates=FREE)
     bundle = load_bundle(known.pull("2", Path("var/versions")))
     frame = data.snapshot(free).read()
@@ -238,7 +239,7 @@ def test_a_model_that_is_worse_than_a_guess_is_refused(known: MlflowRegistry) ->
     own = dataclasses.replace(own, classes=bundle.manifest.classes)
     gate = gates.compare_scores(own, None, wrong if scores.ndim == 1 else frame, free.gates)
     assert not gate.passed
-    assert "a guess that knows no row has" in gate.detail
+    assert "a baseline without features has" in gate.detail
 
 
 def test_a_gain_shows_in_the_brier_score_first(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,7 +40,7 @@ COMPARED = "compared"
 
 @dataclass
 class Turn:
-    """One turn of the cycle: what was seen, and what was done about it."""
+    """What one run of the cycle found and did."""
 
     verdict: str
     reason: str
@@ -110,7 +110,7 @@ def choose(
 
 
 def better(one: Scored, other: Scored, frame: pd.DataFrame) -> bool:
-    """Whether one model's metric is the better one on the rows that neither had seen."""
+    """Whether one model's metric is the better one on the rows that neither was trained on."""
     _, actual, (mine, others) = gates.common([one, other], frame)
     if not len(actual):
         return False
@@ -118,7 +118,7 @@ def better(one: Scored, other: Scored, frame: pd.DataFrame) -> bool:
 
 
 def turn(settings: Settings, registry: Registry, force: bool = False) -> Turn:
-    """Watches production, compares a candidate with it, and promotes what is better.
+    """One run of the cycle: monitors production, compares a candidate, promotes the better version.
 
     Nothing is compared before `cycle.rows` labelled rows came since the last comparison. `force`
     trains whatever is found, and leaves the decision to the gates. Raises UserError when training
@@ -140,7 +140,7 @@ def turn(settings: Settings, registry: Registry, force: bool = False) -> Turn:
     if not force and came < settings.cycle.rows:
         done.reason += (
             f"; {max(came, 0):,} labelled rows came since a candidate was compared, "
-            f"{settings.cycle.rows:,} are waited for (cycle.rows)"
+            f"{settings.cycle.rows:,} are needed (cycle.rows)"
         )
         return done
     fell = verdict.verdict == "retrain"

@@ -1,4 +1,4 @@
-"""The main metric: of a model with its error, of two models, and of a guess that knows no row."""
+"""The main metric: of a model with its error, of two models, and of a baseline without features."""
 
 import warnings
 from dataclasses import dataclass
@@ -147,8 +147,8 @@ def _gain(
     return Gain(mine, others, sign * found.value, (found.high - found.value) / Z)
 
 
-def guess(actual: np.ndarray, before: np.ndarray, classes: int | None) -> float:
-    """The main metric of an answer that knows no row: the shares of the classes, or the mean, of
+def baseline(actual: np.ndarray, before: np.ndarray, classes: int | None) -> float:
+    """The main metric of a baseline without features: the shares of the classes, or the mean, of
     the labels `before` (m,), as scikit-learn's DummyClassifier and DummyRegressor give.
 
     NaN where it is not defined.

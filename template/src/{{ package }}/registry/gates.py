@@ -88,10 +88,10 @@ def _load_gate(candidate: Candidate, registry: Registry) -> Gate:
 
 
 def compare(candidate: Candidate, settings: Settings, registry: Registry) -> Gate:
-    """Candidate against holder, on the newest labelled rows that neither had seen.
+    """Candidate against holder, on the newest labelled rows that neither was trained on.
 
     Rows that came after a version was trained are scored now; those that judged its procedure
-    were scored then. The candidate must do no worse than a guess that knows no row, and better
+    were scored then. The candidate must do no worse than a baseline without features, and better
     than the holder with a confidence of `gates.confidence`.
     """
     frame = (candidate.snapshot or snapshots.snapshot(settings)).read()
@@ -107,7 +107,7 @@ def compare(candidate: Candidate, settings: Settings, registry: Registry) -> Gat
             return Gate(
                 MAIN,
                 False,
-                f"{error}; clear the way with `make rollback`, or with a new name: [model] name",
+                f"{error}; run `make rollback`, or set a new name in [model] name",
             )
         other = Scored(f"version {holder.version}", scores, holder.manifest.classes)
     mine = Scored(f"version {candidate.version}", own, bundle.manifest.classes)
@@ -131,46 +131,44 @@ def compare_scores(
     limits: Gates,
     confidence: float | None = None,
 ) -> Gate:
-    """Whether `own` does no worse than a guess, and better than `other`, on a snapshot's rows.
+    """Whether `own` does no worse than a baseline without features and better than `other`.
 
-    Only rows that both had not seen count, and only labels that both know. Of a classification, a
-    gain that is only LIKELY by the main metric is enough where the Brier score is surely better:
-    it takes in how sure an answer was, so fewer rows show a gain. It is a second test, so it
-    leaves half of the doubt. `confidence` replaces `gates.confidence`.
+    `frame` holds a snapshot's rows, in order; each score belongs to one of them. Only rows that
+    neither was trained on count, and only labels that both know. A gain of a classifier that is
+    only LIKELY by the main metric is enough if the Brier score is surely better: that measures how
+    confident an answer was, so it shows a gain on fewer rows. It is a second test, so it needs half
+    of the doubt. `confidence` replaces `gates.confidence`.
     """
     models = [own, *([other] if other else [])]
     rows, actual, (mine, *others) = common(models, frame)
     if len(actual) < limits.min_rows:
         return Gate(MAIN, False, _too_few(frame, len(actual), own, other, limits))
     before = _labels(frame[TARGET].iloc[: rows[0]], _shared(models))
-    guess = metric.guess(
+    baseline = metric.baseline(
         actual, before if len(before) else actual, mine.shape[1] if mine.ndim == 2 else None
     )
     value = float(METRIC(actual, mine))
-    who = "neither had seen" if other else "it had not seen"
+    who = "neither was trained on" if other else "it was not trained on"
     on = f"on {len(actual):,} rows that {who}"
-    if not metric.no_worse(value, guess):
-        return Gate(MAIN, False, f"{value:.4f} {on}; a guess that knows no row has {guess:.4f}")
+    least = f"a baseline without features has {baseline:.4f}"
+    if not metric.no_worse(value, baseline):
+        return Gate(MAIN, False, f"{value:.4f} {on}; {least}")
     if other is None:
-        return Gate(MAIN, True, f"{value:.4f} {on}, a guess has {guess:.4f}; the first here")
-
+        return Gate(MAIN, True, f"{value:.4f} {on}, {least}; the first version here")
     groups = groups_of(frame.iloc[rows])
     gain = metric.gain(actual, mine, others[0], groups)
     needed = limits.confidence if confidence is None else confidence
     name = "gates.confidence" if confidence is None else "after a fall"
     sure = gain.confidence(limits.margin)
     text = (
-        f"{gain.own:.4f} against {gain.other:.4f} of {other.name} {on}; a gain of "
-        f"{limits.margin:g} or more (gates.margin) is {sure:.1%} sure, {needed:.1%} needed ({name})"
+        f"{gain.own:.4f} against {gain.other:.4f} of {other.name} {on}; confidence of a gain of "
+        f"{limits.margin:g} or more (gates.margin): {sure:.1%}, needed: {needed:.1%} ({name})"
     )
     if sure >= needed or mine.ndim == 1:
         return Gate(MAIN, sure >= needed, text)
     needed = (1 + needed) / 2
     brier = metric.brier_gain(actual, mine, others[0], groups).confidence()
-    text += (
-        f"; of a better Brier score {brier:.1%}, and {needed:.1%} would do where the gain is "
-        f"{LIKELY:.0%} sure"
-    )
+    text += f"; or {LIKELY:.0%}, and of a better Brier score {needed:.1%}, which is {brier:.1%}"
     return Gate(MAIN, brier >= needed and sure >= LIKELY, text)
 
 
@@ -214,10 +212,9 @@ def _over(model: Scored, classes: list[Any] | None, rows: np.ndarray) -> np.ndar
 def _too_few(
     frame: pd.DataFrame, rows: int, own: Scored, other: Scored | None, limits: Gates
 ) -> str:
-    who = f"neither {own.name} nor {other.name}" if other else own.name
-    had = "has seen them and both answer" if other else "has not seen them and answers"
+    who = f"{own.name} and {other.name}" if other else own.name
     return (
-        f"{rows:,} of {len(frame):,} labelled rows are such that {who} {had}; at least "
-        f"{limits.min_rows:,} are needed (gates.min_rows): wait for newer labels, "
-        "or set it lower, or train.holdout higher"
+        f"{rows:,} of {len(frame):,} labelled rows can be compared, those that {who} can score and "
+        f"{'were' if other else 'was'} not trained on; {limits.min_rows:,} are needed "
+        "(gates.min_rows): wait for newer labels, lower it, or raise train.holdout"
     )
