@@ -176,9 +176,19 @@ def fit(table: Table, start: int, stop: int, seed: int) -> Fitted:
 
 
 def _classes(table: Table) -> list[Any] | None:
-    """The labels of a classification in the order in which scikit-learn keeps them."""
+    """The labels of a classification in the order in which scikit-learn keeps them.
+
+    Raises UserError where they are no classes.
+    """
     if hasattr(build([0], [], 0), "predict_proba"):
-        return np.unique(table.labels).tolist()
+        classes = np.unique(table.labels).tolist()
+        broken = [c for c in classes if isinstance(c, float) and not c.is_integer()]
+        if broken:
+            raise UserError(
+                f"{TARGET}: {broken[0]} is no class, and project/model.py builds a classifier; let "
+                "project/target.py give classes, or build a regressor"
+            )
+        return classes
     return None
 
 
