@@ -22,8 +22,10 @@ from flight_delays.errors import UserError
 from flight_delays.project import data as project
 from flight_delays.project import features, target
 from flight_delays.serving.journal import store as journal
+from flight_delays.serving.journal.tables import outcome_line
 from flight_delays.training import snapshots as data
 
+from ..helpers import write_records
 from .conftest import Another
 
 FIELD = next(iter(features.Features.model_fields))
@@ -96,8 +98,8 @@ def test_labelled_rows_of_the_journal_are_trained_on(trained: Path, sample: pd.D
         bundle.examples[0]["features"],
         answer,
     )
-    log.write([made, made._replace(id="b" * 32, key="no-label")])
-    log.put_outcome("a" * 32, label)
+    write_records(log, [made, made._replace(id="b" * 32, key="no-label")])
+    log.insert_outcomes([outcome_line("a" * 32, label)])
     log.close()
     after = data.snapshot(settings.load())
     assert len(after.read()) == len(before.read()) + 1
@@ -117,9 +119,12 @@ def test_rows_served_under_another_contract_are_left_out(
     at, answer = datetime(2031, 1, 1), {"prediction": label}
     less = {name: value for name, value in features.items() if name != FIELD}
     log = journal.Journal(settings.load().journal.url)
-    log.write(
-        journal.Record(key * 32, key, at, "1", "older", row, answer, label)
-        for key, row in (("a", features), ("b", {**less, FIELD: [1]}))
+    write_records(
+        log,
+        [
+            journal.Record(key * 32, key, at, "1", "older", row, answer, label)
+            for key, row in (("a", features), ("b", {**less, FIELD: [1]}))
+        ],
     )
     log.close()
     assert len(data.snapshot(settings.load()).read()) == len(before.read()) + 1
@@ -158,7 +163,7 @@ def test_without_a_time_labels_that_came_in_one_go_are_in_an_order(
     label = data.records(data.labelled(sample, "rows"))[0][target.TARGET]
     one = journal.Record("0", None, datetime(2030, 1, 1), "1", "?", example, {}, label)
     log = journal.Journal(kept.journal.url)
-    log.write([one._replace(id=str(i)) for i in range(20)])
+    write_records(log, [one._replace(id=str(i)) for i in range(20)])
     log.close()
     frame = data.snapshot(kept).read()
     assert data.later(frame, data.until(frame.iloc[: len(sample) + 15])).sum() == 5
@@ -275,9 +280,12 @@ def test_a_key_that_repeats_keeps_its_rows(another: Another) -> None:
     journal = own("serving.journal.store")
     first, new = at[0].to_pydatetime(), datetime(2031, 1, 1)
     log = journal.Journal("sqlite:///var/journal.db")
-    log.write(
-        journal.Record(str(i), key, when, "1", "?", {"x": 1.0}, {}, 1)
-        for i, (key, when) in enumerate([("0", first), ("0", new), ("0", new), ("9", first)])
+    write_records(
+        log,
+        [
+            journal.Record(str(i), key, when, "1", "?", {"x": 1.0}, {}, 1)
+            for i, (key, when) in enumerate([("0", first), ("0", new), ("0", new), ("9", first)])
+        ],
     )
     log.close()
     made = own("training.snapshots").snapshot(own("settings").load())
@@ -302,9 +310,12 @@ def test_a_key_that_is_a_feature_stays_one(another: Another) -> None:
     rows_with(id=np.arange(200)).to_csv("rows.csv", index=False)
     journal = own("serving.journal.store")
     log = journal.Journal("sqlite:///var/journal.db")
-    log.write(
-        journal.Record(name, key, datetime(2031, 1, 1), "1", "?", {"id": id, "x": 1.0}, {}, 1)
-        for name, key, id in [("a", "their-own", 900), ("b", None, 901), ("c", None, 7)]
+    write_records(
+        log,
+        [
+            journal.Record(name, key, datetime(2031, 1, 1), "1", "?", {"id": id, "x": 1.0}, {}, 1)
+            for name, key, id in [("a", "their-own", 900), ("b", None, 901), ("c", None, 7)]
+        ],
     )
     log.close()
     made = own("training.snapshots").snapshot(own("settings").load())
@@ -336,11 +347,14 @@ def test_the_newest_rows_of_a_long_journal_are_read(
     rows_with().to_csv("rows.csv", index=False)
     journal = own("serving.journal.store")
     log = journal.Journal("sqlite:///var/journal.db")
-    log.write(
-        journal.Record(str(i), str(i), datetime(2031, 1, 1 + i), "1", "?", row, {}, label)
-        for i, (row, label) in enumerate(
-            [({"x": 1}, 1), ({"x": 2}, 1), ({"x": 3}, 0), ({"x": 4}, "no"), ({"x": "?"}, 1)]
-        )
+    write_records(
+        log,
+        [
+            journal.Record(str(i), str(i), datetime(2031, 1, 1 + i), "1", "?", row, {}, label)
+            for i, (row, label) in enumerate(
+                [({"x": 1}, 1), ({"x": 2}, 1), ({"x": 3}, 0), ({"x": 4}, "no"), ({"x": "?"}, 1)]
+            )
+        ],
     )
     log.close()
     made = own("training.snapshots").snapshot(own("settings").load(data={"journal_rows": 4}))

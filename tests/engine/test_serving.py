@@ -35,7 +35,7 @@ from flight_delays.serving.service import TIME_FEATURE as TIME
 from flight_delays.settings import load as load_settings
 
 from ..helpers import wait_for
-from .servers import SOURCE, Client, Server, free_port
+from .servers import SOURCE, Client, Server, serving
 
 FIELDS = Features.model_fields
 
@@ -814,10 +814,8 @@ def test_an_idle_connection_outlives_the_waits_of_clients(
 
 
 @pytest.fixture
-def server(bundles: Path, tmp_path: Path, journal_url: str) -> Iterator[Server]:
-    port = free_port()
-    arguments = (".serving", str(bundles), str(port))
-    with Server(*arguments, port=port, folder=tmp_path, JOURNAL_URL=journal_url) as process:
+def server(bundles: Path, journal_url: str) -> Iterator[Server]:
+    with serving(bundles, JOURNAL_URL=journal_url) as process:
         yield process.ready()
 
 
@@ -953,9 +951,8 @@ def test_a_kill_loses_only_what_came_since_the_last_write(
     assert earlier <= kept <= earlier | last
 
 
-def test_a_port_in_use_is_one_clear_line(server: Server, bundles: Path, tmp_path: Path) -> None:
-    other = Server(".serving", str(bundles), str(server.port), port=server.port, folder=tmp_path)
-    with other:
+def test_a_port_in_use_is_one_clear_line(server: Server, bundles: Path) -> None:
+    with serving(bundles, server.port) as other:
         assert other.process.wait(30) == 1
     told = other.log.read_text().strip().splitlines()
     assert len(told) == 1

@@ -103,7 +103,7 @@ def write(journal: Journal, paths: Sequence[Path]) -> None:
         for path in paths:
             lines = path.read_bytes().splitlines()  # within a line they are escaped
             for at in range(0, len(lines), BATCH):
-                journal.insert(lines[at : at + BATCH])
+                journal.insert_predictions(lines[at : at + BATCH])
     except sa.exc.SQLAlchemyError as error:
         raise UserError(
             f"journal: {reason(error)}; run it again: what is written is not written twice"

@@ -89,7 +89,7 @@ def write_outcomes(
     try:
         _match(journal, wanted, rows, written)
         for part in [] if written.refused else _chunks(lines):
-            journal.insert([], part)
+            journal.insert_outcomes(part)
     except sa.exc.SQLAlchemyError as error:
         raise UserError(
             f"journal: {reason(error)}; run it again: a label that was written is written over"

@@ -13,7 +13,6 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import iter_route_contexts
 from fastapi_offline import FastAPIOffline
-from sqlalchemy.exc import SQLAlchemyError
 from starlette.routing import Match
 
 from ..settings import Settings
@@ -146,6 +145,5 @@ HANDLERS: dict[Any, Any] = {
     Unanswerable: lambda _, error: _problem(422, str(error)),
     NotFound: lambda _, error: _problem(404, str(error)),
     Unavailable: lambda _, error: _problem(503, str(error)),
-    SQLAlchemyError: lambda *_: _problem(503, "the journal does not answer; try again later"),
 }
 """What a request is answered by each error; whatever else comes is a 500 (see middleware)."""

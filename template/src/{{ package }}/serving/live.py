@@ -128,16 +128,10 @@ class Live:
         return served
 
     def _pointer(self) -> tuple[int, Path] | None:
-        """When what is to be served was last changed, and where it is."""
-        for file, fixed in (
-            (self.bundles / "manifest.json", True),
-            (self.bundles / POINTER, False),
-        ):
-            try:
-                changed = file.stat().st_mtime_ns
-                name = "" if fixed else file.read_text().strip()
-            except FileNotFoundError:
-                continue
-            if fixed or name:
-                return changed, self.bundles / name
-        return None
+        """When the pointer was last written, and the bundle that it names."""
+        pointer = self.bundles / POINTER
+        try:
+            changed, version = pointer.stat().st_mtime_ns, pointer.read_text().strip()
+        except FileNotFoundError:
+            return None
+        return (changed, self.bundles / version) if version else None

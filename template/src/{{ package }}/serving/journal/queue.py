@@ -10,7 +10,7 @@ counted and told.
 import logging
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from time import monotonic
@@ -108,13 +108,16 @@ class Writer:
     def flush(self) -> None:
         """Writes all that is queued now; raises SQLAlchemy's error and keeps it queued."""
         with self._lock:
-            for queue, kind in ((self.predictions, 0), (self.outcomes, 1)):
+            for queue, insert in (
+                (self.predictions, self.journal.insert_predictions),
+                (self.outcomes, self.journal.insert_outcomes),
+            ):
                 left = len(queue)
                 while left > 0:
                     # only this thread removes, and a line leaves once it is written: `holds`
                     # never misses one, and a kill between both writes it twice, which is harmless
                     lines = _batch(queue)
-                    self._insert(lines, kind)
+                    self._insert(lines, insert)
                     left -= len(lines)
                     with self._counts:
                         self.bytes -= sum(map(len, lines))
@@ -124,15 +127,15 @@ class Writer:
             self._full = False
             logger.warning("journal: queue has room again, %d lines were dropped", self.dropped)
 
-    def _insert(self, lines: Sequence[bytes], kind: int) -> None:
+    def _insert(self, lines: Sequence[bytes], insert: Callable[[Sequence[bytes]], None]) -> None:
         try:
-            self.journal.insert(*((lines, ()) if kind == 0 else ((), lines)))
+            insert(lines)
             self.written += len(lines)
         except (DataError, IntegrityError) as error:
             # A line the database will never take must not hold up the others: halve to find it.
             if len(lines) > 1:
-                self._insert(lines[: len(lines) // 2], kind)
-                self._insert(lines[len(lines) // 2 :], kind)
+                self._insert(lines[: len(lines) // 2], insert)
+                self._insert(lines[len(lines) // 2 :], insert)
             else:
                 with self._counts:
                     self.dropped += 1

@@ -34,34 +34,31 @@ SERIAL = {
 # A whole batch is one parameter, a JSON array, and the database takes it apart: while it does,
 # Python's lock is free. With executemany the writing thread asked for that lock at every row, and
 # on a busy server it got it 200 times a second.
-INTO_PREDICTIONS = (
-    "INSERT INTO predictions "
-    "(id, key, at, version, contract, features, prediction, environment, written) "
-)
-INTO_OUTCOMES = "INSERT INTO outcomes (ref, at, outcome, written) "
+INTO_PREDICTIONS = """INSERT INTO predictions
+    (id, key, at, version, contract, features, prediction, environment, written)"""
+INTO_OUTCOMES = "INSERT INTO outcomes (ref, at, outcome, written)"
 # The same outcome again is no news: when it came stays.
-UPSERT = (
-    "ON CONFLICT (ref, at) DO UPDATE SET outcome = excluded.outcome, written = excluded.written "
-    "WHERE outcomes.outcome <> excluded.outcome"
-)
+UPSERT = """ON CONFLICT (ref, at) DO UPDATE SET outcome = excluded.outcome,
+    written = excluded.written WHERE outcomes.outcome <> excluded.outcome"""
 INSERT = {
-    "sqlite": (
-        INTO_PREDICTIONS + "SELECT value->>'id', value->>'key', value->>'at', value->>'version', "
-        "value->>'contract', value->>'features', value->>'prediction', "
-        "value->>'environment', :now FROM json_each(:batch) WHERE true ON CONFLICT (id) DO NOTHING",
-        INTO_OUTCOMES + "SELECT value->>'ref', value->>'at', value->>'outcome', value->>'written' "
-        "FROM json_each(:batch) WHERE true " + UPSERT,
-    ),
-    "postgresql": (
-        INTO_PREDICTIONS + "SELECT id, key, at, version, contract, features, prediction, "
-        "environment, CAST(:now AS timestamp) "
-        "FROM json_to_recordset(CAST(:batch AS json)) AS r (id text, "
-        "key text, at timestamp, version text, contract text, features text, prediction text, "
-        "environment text) ON CONFLICT (id) DO NOTHING",
-        INTO_OUTCOMES + "SELECT ref, at, outcome, written FROM json_to_recordset("
-        "CAST(:batch AS json)) AS r (ref text, at timestamp, outcome text, written timestamp) "
-        + UPSERT,
-    ),
+    "sqlite": {
+        "predictions": f"""{INTO_PREDICTIONS} SELECT value->>'id', value->>'key', value->>'at',
+            value->>'version', value->>'contract', value->>'features', value->>'prediction',
+            value->>'environment', :now
+            FROM json_each(:batch) WHERE true ON CONFLICT (id) DO NOTHING""",
+        "outcomes": f"""{INTO_OUTCOMES} SELECT value->>'ref', value->>'at', value->>'outcome',
+            value->>'written' FROM json_each(:batch) WHERE true {UPSERT}""",
+    },
+    "postgresql": {
+        "predictions": f"""{INTO_PREDICTIONS} SELECT id, key, at, version, contract, features,
+            prediction, environment, CAST(:now AS timestamp)
+            FROM json_to_recordset(CAST(:batch AS json)) AS r (id text, key text, at timestamp,
+            version text, contract text, features text, prediction text, environment text)
+            ON CONFLICT (id) DO NOTHING""",
+        "outcomes": f"""{INTO_OUTCOMES} SELECT ref, at, outcome, written
+            FROM json_to_recordset(CAST(:batch AS json)) AS r
+            (ref text, at timestamp, outcome text, written timestamp) {UPSERT}""",
+    },
 }
 
 _metadata = sa.MetaData()
@@ -127,14 +124,14 @@ def begin(connection: sa.Connection) -> None:
         connection.exec_driver_sql(statement)
 
 
-def migrate(connection: sa.Connection, steps: list[str]) -> None:
+def migrate(connection: sa.Connection) -> None:
     """Takes the steps that this database has not taken yet, within the transaction."""
     run, dialect = connection.exec_driver_sql, connection.dialect.name
     if dialect == "postgresql":  # two servers may start at once
         run("SELECT pg_advisory_xact_lock(7239)")
     run("CREATE TABLE IF NOT EXISTS schema_version (version INTEGER NOT NULL)")
     done = run("SELECT max(version) FROM schema_version").scalar() or 0
-    for number, step in enumerate(steps[done:], start=done + 1):
+    for number, step in enumerate(MIGRATIONS[done:], start=done + 1):
         run(step.format(serial=SERIAL[dialect]))
         run(f"INSERT INTO schema_version VALUES ({number})")
 
@@ -162,7 +159,7 @@ def line(
     answer: dict[str, Any],
     environment: str = "",
 ) -> bytes:
-    """What `Journal.insert` takes for one prediction; fields go in by their alias.
+    """What `Journal.insert_predictions` takes for one; fields go in by their alias.
 
     Features and answer are JSON within JSON, since PostgreSQL would not read a NUL otherwise.
     Pydantic's encoder takes a seventh of the time of the standard library's.
@@ -179,7 +176,7 @@ def line_start(id: str) -> bytes:
 
 
 def outcome_line(ref: str, outcome: Any, at: datetime | None = None) -> bytes:
-    """What `Journal.insert` takes for one outcome that came now: by id, or by own key and time."""
+    """What `Journal.insert_outcomes` takes for one that came now: by id, or by own key and time."""
     row = {"ref": ref, "at": stamp(at or NEVER), "outcome": json.dumps(outcome)}
     row["written"] = stamp(datetime.now(UTC).replace(tzinfo=None))
     return to_json(row)
