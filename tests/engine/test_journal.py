@@ -308,7 +308,7 @@ def test_down_and_back(
     monkeypatch.setattr(writers, "SLOWEST", 0.02)
     journal = Down(f"sqlite:///{tmp_path}/journal.db")
     journal.down = True
-    writer = writers.Writer(journal, interval=0.01, limit=5)
+    writer = writers.Writer(journal, interval=0.01, max_lines=5)
     writer.start()
     writer.add_outcome(tables.outcome_line("id0", 1))
     came = datetime.now(UTC).replace(tzinfo=None)
@@ -353,7 +353,7 @@ def test_no_error_ends_the_thread_that_writes(
         monkeypatch.setattr(writers.logger, "error", fail)
     journal = Down(f"sqlite:///{tmp_path}/journal.db")
     journal.down, journal.error = True, error
-    writer = writers.Writer(journal, interval=0.01, limit=5)
+    writer = writers.Writer(journal, interval=0.01, max_lines=5)
     writer.start()
     writer.add(written(0))
     wait_for(lambda: not writer.up)
@@ -367,7 +367,7 @@ def test_no_error_ends_the_thread_that_writes(
 def test_the_queue_is_bounded_by_bytes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     journal = Journal(f"sqlite:///{tmp_path}/journal.db")
     size = len(written(0))
-    writer = writers.Writer(journal, interval=60, limit=100, most=size * 3.5)
+    writer = writers.Writer(journal, interval=60, max_lines=100, max_bytes=size * 3.5)
     assert [writer.add(written(n)) for n in range(5)] == [True] * 3 + [False] * 2
     assert (writer.waiting, writer.dropped) == (3, 2)
     assert len(tell(caplog, logging.ERROR)) == 1
@@ -380,7 +380,7 @@ def test_the_queue_is_bounded_by_bytes(tmp_path: Path, caplog: pytest.LogCapture
 
 def test_no_byte_is_counted_wrong_when_all_add_at_once(tmp_path: Path) -> None:
     journal = Journal(f"sqlite:///{tmp_path}/journal.db")
-    writer = writers.Writer(journal, interval=0.001, limit=100_000)
+    writer = writers.Writer(journal, interval=0.001, max_lines=100_000)
     writer.start()
 
     def add(start: int) -> None:
@@ -398,7 +398,7 @@ def test_no_byte_is_counted_wrong_when_all_add_at_once(tmp_path: Path) -> None:
 
 def test_a_batch_is_bounded_by_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     journal = Journal(f"sqlite:///{tmp_path}/journal.db")
-    writer = writers.Writer(journal, interval=60, limit=100)
+    writer = writers.Writer(journal, interval=60, max_lines=100)
     monkeypatch.setattr(writers, "BATCH_BYTES", 2 * len(written(0)))
     batches: list[int] = []
     insert = journal.insert_predictions
@@ -430,7 +430,7 @@ def test_retention_that_failed_is_tried_again(
     monkeypatch.setattr(writers, "SLOWEST", 0.02)
     journal = Journal(f"sqlite:///{tmp_path}/journal.db")
     monkeypatch.setattr(journal, "prune", prune)
-    writer = writers.Writer(journal, interval=0.01, limit=5, retention=timedelta(days=1))
+    writer = writers.Writer(journal, interval=0.01, max_lines=5, retention=timedelta(days=1))
     writer.start()
     wait_for(lambda: len(tries) == 3 and writer.up)
     writer.stop()
@@ -439,7 +439,7 @@ def test_retention_that_failed_is_tried_again(
 
 def test_a_line_that_is_refused_does_not_hold_up_the_others(tmp_path: Path) -> None:
     journal = Journal(f"sqlite:///{tmp_path}/journal.db")
-    writer = writers.Writer(journal, interval=60, limit=100)
+    writer = writers.Writer(journal, interval=60, max_lines=100)
     for n in range(10):
         writer.add(written(n) if n != 6 else b'{"id":"id6"}')
     writer.flush()
@@ -453,7 +453,7 @@ def test_a_stop_with_the_database_down_says_what_is_lost(
 ) -> None:
     journal = Down(f"sqlite:///{tmp_path}/journal.db")
     journal.down = True
-    writer = writers.Writer(journal, interval=60, limit=100)
+    writer = writers.Writer(journal, interval=60, max_lines=100)
     writer.start()
     writer.add(written(0))
     writer.stop()

@@ -50,9 +50,7 @@ def test_a_level_may_be_written_in_small_letters() -> None:
 
 
 def test_a_setting_of_several_kinds_is_one_error() -> None:
-    said = (
-        r"^settings: monitor.window = 20: Input should be greater than or equal to 30 or 'day'"
-    )
+    said = r"^settings: monitor.window = 20: Input should be greater than or equal to 30 or 'day'"
     with pytest.raises(UserError, match=said) as error:
         settings.load(monitor={"window": 20})
     assert "constrained" not in str(error.value)

@@ -77,7 +77,6 @@ def create_app(
         access_log=settings.serving.access_log,
         root_path=settings.serving.root_path,
     )
-    app.state.live, app.state.writer, app.state.metrics = live, writer, metrics
     app.state.service = service
     add_own_routes(app)
     return app
@@ -86,8 +85,7 @@ def create_app(
 def _writer(journal: Journal, settings: Settings) -> Writer:
     given = settings.journal
     keep = timedelta(given.retention_days) if given.retention_days else None
-    most = given.queue_mb * 1e6
-    return Writer(journal, given.flush_seconds, given.queue, retention=keep, most=most)
+    return Writer(journal, given.flush_seconds, given.queue, keep, given.queue_mb * 1e6)
 
 
 def _traced() -> bool:

@@ -98,7 +98,7 @@ class Service:
         return found
 
     def _count_unseen(self, served: Served, derived: Columns) -> None:
-        for name, known in served.known.items():
+        for name, known in served.known_categories.items():
             values = derived[name].tolist() if name in derived else ()
             if not known.issuperset(values):
                 unseen = sum(value not in known for value in values)

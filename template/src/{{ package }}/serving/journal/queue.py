@@ -33,20 +33,20 @@ DAY = 86_400
 class Writer:
     """Queue and thread over a journal; `add` and `add_outcome` are for any thread.
 
-    `limit` lines may wait, and `most` bytes.
+    At most `max_lines` wait, and `max_bytes`.
     """
 
     def __init__(
         self,
         journal: Journal,
         interval: float,
-        limit: int,
+        max_lines: int,
         retention: timedelta | None = None,
-        most: float = 64e6,
+        max_bytes: float = 64e6,
     ) -> None:
         self.journal = journal
-        self.interval, self.limit, self.retention = interval, limit, retention
-        self.most, self.bytes = most, 0
+        self.interval, self.retention = interval, retention
+        self.max_lines, self.max_bytes, self.bytes = max_lines, max_bytes, 0
         self.predictions: deque[bytes] = deque()
         self.outcomes: deque[bytes] = deque()
         self.dropped = self.written = 0
@@ -74,7 +74,7 @@ class Writer:
 
     def _add(self, queue: deque[bytes], line: bytes) -> bool:
         with self._counts:
-            fits = len(queue) < self.limit and self.bytes + len(line) <= self.most
+            fits = len(queue) < self.max_lines and self.bytes + len(line) <= self.max_bytes
             if fits:
                 self.bytes += len(line)
                 queue.append(line)
@@ -123,7 +123,7 @@ class Writer:
                         self.bytes -= sum(map(len, lines))
                         for _ in lines:
                             queue.popleft()
-        if self._full and self.waiting < self.limit // 2 and self.bytes < self.most / 2:
+        if self._full and self.waiting < self.max_lines // 2 and self.bytes < self.max_bytes / 2:
             self._full = False
             logger.warning("journal: queue has room again, %d lines were dropped", self.dropped)
 

@@ -55,8 +55,8 @@ class Journal:
             raise ValueError(f"{self.dialect} is not supported")
         if self.dialect == "sqlite":
             self._engine = sa.create_engine(parsed, connect_args={"timeout": tables.WAIT})
-            sa.event.listen(self._engine, "connect", tables.tune)
-            sa.event.listen(self._engine, "begin", tables.begin)
+            sa.event.listen(self._engine, "connect", tables.prepare_sqlite)
+            sa.event.listen(self._engine, "begin", tables.begin_sqlite)
         else:
             arguments = {"connect_timeout": 5}
             self._engine = sa.create_engine(parsed, pool_pre_ping=True, connect_args=arguments)
@@ -195,7 +195,7 @@ def _within(
     tests = [
         version is None or _P.c.version == version,
         since is None or _P.c.at >= since,
-        environment is None or tables.of(environment),
+        environment is None or tables.served_in(environment),
         labelled is None or labels,
     ]
     return [test for test in tests if test is not True]

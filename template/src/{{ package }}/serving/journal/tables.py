@@ -61,26 +61,21 @@ INSERT = {
     },
 }
 
-_metadata = sa.MetaData()
-PREDICTIONS = sa.Table(
+PREDICTIONS = sa.table(
     "predictions",
-    _metadata,
-    *(sa.Column(name, sa.String) for name in ("id", "key", "version", "contract", "environment")),
-    *(sa.Column(name, sa.Text) for name in ("features", "prediction")),
-    sa.Column("seq", sa.BigInteger),
-    sa.Column("at", sa.DateTime),
-    sa.Column("written", sa.DateTime),
+    *(sa.column(name, sa.String) for name in ("id", "key", "version", "contract", "environment")),
+    *(sa.column(name, sa.Text) for name in ("features", "prediction")),
+    sa.column("seq", sa.BigInteger),
+    sa.column("at", sa.DateTime),
+    sa.column("written", sa.DateTime),
 )
-OUTCOMES = sa.Table(
+OUTCOMES = sa.table(
     "outcomes",
-    _metadata,
-    sa.Column("ref", sa.String),
-    sa.Column("at", sa.DateTime),
-    sa.Column("outcome", sa.Text),
-    sa.Column("written", sa.DateTime),
+    sa.column("ref", sa.String),
+    sa.column("at", sa.DateTime),
+    sa.column("outcome", sa.Text),
+    sa.column("written", sa.DateTime),
 )
-
-
 _BY_ID, _BY_KEY = OUTCOMES.alias("by_id"), OUTCOMES.alias("by_key")
 JOINED = PREDICTIONS.outerjoin(
     _BY_ID, (_BY_ID.c.ref == PREDICTIONS.c.id) & (_BY_ID.c.at == NEVER)
@@ -92,7 +87,7 @@ LABELLED_AT: Any = sa.func.coalesce(_BY_ID.c.written, _BY_KEY.c.written)
 ENVIRONMENT: Any = sa.func.coalesce(PREDICTIONS.c.environment, "")
 
 
-def tune(connection: Any, _: Any) -> None:
+def prepare_sqlite(connection: Any, _: Any) -> None:
     """Prepares a new connection to SQLite."""
     # The driver would open transactions late and commit around DDL: SQLAlchemy does it instead.
     connection.isolation_level = None
@@ -117,7 +112,7 @@ def _use_wal(connection: Any) -> None:
             time.sleep(0.01)
 
 
-def begin(connection: sa.Connection) -> None:
+def begin_sqlite(connection: sa.Connection) -> None:
     """Begins a transaction in SQLite; the option `begin` says how, or that none is needed."""
     statement = connection.get_execution_options().get("begin", "BEGIN")
     if statement:
@@ -141,7 +136,7 @@ def stamp(at: datetime) -> str:
     return at.isoformat(" ", "microseconds")
 
 
-def of(environment: str) -> Any:
+def served_in(environment: str) -> Any:
     """Whether a prediction is an environment's; one that names none counts as production's.
 
     Rows of 0.1 name none, and neither does a server that was only given a folder.
