@@ -50,6 +50,7 @@ class Service:
         self.live, self.writer, self.metrics = live, writer, metrics
         self.environment = environment
         self.one = Gather(self._gathered)
+        """Answers one row, in one run of the model with all that come with it."""
 
     @property
     def served(self) -> Served:

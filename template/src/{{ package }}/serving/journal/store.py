@@ -18,22 +18,24 @@ from .tables import PREDICTIONS as _P
 
 
 class Record(NamedTuple):
-    """One prediction; `at` is the event's time, UTC with no zone; `outcome` is None until it is
-    known, and `labelled_at` says when it came (UTC), for the last time if it was changed.
-    `environment` is the one that was served, empty where that is not known; `written` says when the
-    prediction was written (UTC)."""
+    """One prediction. Times are UTC, without a zone."""
 
     id: str
     key: str | None
     at: datetime
+    """When the event was."""
     version: str
     contract: str
     features: dict[str, Any]
     prediction: dict[str, Any]
     outcome: Any = None
+    """None until it is known."""
     labelled_at: datetime | None = None
+    """When the outcome came, the last time if it was changed."""
     environment: str = ""
+    """The one that was served; empty where that is not known."""
     written: datetime | None = None
+    """When the prediction was written."""
 
 
 BATCH = 1000
