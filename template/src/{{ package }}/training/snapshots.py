@@ -83,9 +83,9 @@ def snapshot(settings: Settings) -> Snapshot:
     if settings.data.journal and settings.journal.url:
         from ..project.model import build  # which a loaded model does not need
 
-        new = journalled(settings, frame[TARGET], counts)
-        new = unknown(new, frame)
-        counts["journal_repeated"] = len(new) - len(new)
+        found = journalled(settings, frame[TARGET], counts)
+        new = unknown(found, frame)
+        counts["journal_repeated"] = len(found) - len(new)
         counts["journal_rare"] = 0
         if len(new) and hasattr(build([0], [], 0), "predict_proba"):
             odd = rare(new[TARGET], frame[TARGET])
