@@ -60,6 +60,19 @@ def test_a_label_that_was_mistyped_is_no_class(capsys: pytest.CaptureFixture[str
     assert not data.rare(told, pd.Series([0, 1, 7])).any()
 
 
+def test_a_snapshot_of_another_contract_is_validated_again(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = data.snapshot(settings.load())
+    frame = made.read()
+    assert frame.attrs == {"contract": contract.digest()}
+    monkeypatch.setattr(contract, "digest", lambda: "another")
+    pd.testing.assert_frame_equal(made.read(), frame, check_dtype=False)
+    less = data.store(frame.drop(columns=FIELD), "rows")
+    with pytest.raises(UserError, match=f"the snapshot: has no column {FIELD}; it has"):
+        data.find(less.fingerprint[:8]).read()
+
+
 def test_rows_that_break_the_contract_are_counted_and_shown(
     project: Path, sample: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -312,7 +325,7 @@ def test_a_key_that_is_a_feature_stays_one(another: Another) -> None:
     assert table["id"].tolist() == [*range(200), 900, 901]
     assert table["_key"].tolist()[-3:] == ["199", "their-own", "901"]
     assert made.counts["journal_repeated"] == 1
-    assert own("training.snapshots").columns(table)["id"].dtype == np.float64
+    assert own("contract").from_frame(table)["id"].dtype == np.float64
 
 
 def test_what_became_of_every_row_is_said(
@@ -498,9 +511,9 @@ def test_names_that_are_no_identifiers_and_truths_as_texts(another: Another) -> 
     assert own("batch.score").score(bundle, "rows.csv", "out.csv") == 200
     pd.DataFrame([e["features"] for e in bundle.examples]).to_csv("example.csv", index=False)
     assert own("batch.score").score(bundle, "example.csv", "out.csv") == len(bundle.examples)
-    quick = own("training.snapshots").columns(table)
-    table.attrs = {}  # as a snapshot of the first version: through the contract again
-    for name, column in own("training.snapshots").columns(table.assign(flag=truth)).items():
+    quick = own("contract").from_frame(table)
+    again = own("training.snapshots").validated(table.assign(flag=truth), "the snapshot")
+    for name, column in own("contract").from_frame(again).items():
         np.testing.assert_array_equal(quick[name], column)
 
 
@@ -611,10 +624,13 @@ def test_a_table_of_every_type_is_the_same_whole_and_in_parts(another: Another) 
             own("training.snapshots").typed(p, "t")
             for p in own("sources").partitions("t.parquet", 70)
         ]
-        columns = own("training.snapshots").columns(whole)
+        columns, others = (
+            own("contract").from_frame(own("training.snapshots").validated(table, "t"))
+            for table in (whole, pd.concat(parts))
+        )
         assert columns["at"][0] == np.datetime64("2024-01-01")
         assert whole["id"].tolist()[0] == "1"
-        for name, column in own("training.snapshots").columns(pd.concat(parts)).items():
+        for name, column in others.items():
             np.testing.assert_array_equal(columns[name], column, err_msg=name)
 
 

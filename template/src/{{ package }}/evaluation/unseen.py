@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from ..bundle import Bundle
-from ..contract import KINDS, Columns
+from ..contract import KINDS, from_frame
 from ..project.features import TIME
 from ..project.target import TARGET
 from ..training import snapshots
@@ -66,12 +66,11 @@ def newer(frame: pd.DataFrame, bundle: Bundle) -> np.ndarray:
     return later & (own.groupby(own).cumcount() >= trained).to_numpy()
 
 
-def scores(bundle: Bundle, frame: pd.DataFrame, columns: Columns) -> np.ndarray:
+def scores(bundle: Bundle, frame: pd.DataFrame) -> np.ndarray:
     """The version's scores of a snapshot's rows, (n, k) or (n,); NaN for rows that it has seen, and
     for those that it has no answer for.
 
-    `columns` are the raw columns of `frame`. Raises BundleError where the bundle needs a column
-    that derive() no longer gives.
+    Raises BundleError where the bundle needs a column that derive() no longer gives.
     """
     classes = bundle.manifest.classes
     found = np.full((len(frame),) if classes is None else (len(frame), len(classes)), np.nan)
@@ -87,5 +86,5 @@ def scores(bundle: Bundle, frame: pd.DataFrame, columns: Columns) -> np.ndarray:
             found[known] = kept["scores"][at[known].astype(int)]
     later = newer(frame, bundle)
     if later.any():
-        found[later] = bundle.answers({name: column[later] for name, column in columns.items()})
+        found[later] = bundle.scores_or_nan(from_frame(frame[later]))
     return found

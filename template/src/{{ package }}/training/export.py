@@ -81,18 +81,18 @@ def _compare(
     fitted: "Fitted", draft: Bundle, late: pd.DataFrame, probed: list[Probe], tolerance: float
 ) -> float:
     """The largest difference on held-out rows, some of them one by one, and probes."""
-    held = snapshots.columns(late)
+    held = contract.from_frame(late)
     rows = [probe.row for probe in probed]
     columns = held
     if rows:
         columns = {k: np.concatenate([held[k], v]) for k, v in contract.columns(rows).items()}
     shape = () if fitted.classes is None else (len(fitted.classes),)
     with np.errstate(all="ignore"):  # far out, derive() and models overflow
-        own = bundles.answers(lambda c: scores(fitted, c), columns, shape)
-        given = draft.answers(columns)
+        own = bundles.scores_or_nan(lambda c: scores(fitted, c), columns, shape)
+        given = draft.scores_or_nan(columns)
         alone = spread(len(late), EXAMPLES)
         single = np.concatenate(
-            [draft.answers({k: v[[i]] for k, v in held.items()}) for i in alone]
+            [draft.scores_or_nan({k: v[[i]] for k, v in held.items()}) for i in alone]
         )
     classifies = fitted.classes is not None
     worst = bundles.differences(own, given, classifies)
@@ -139,7 +139,7 @@ def _examples(draft: Bundle, late: pd.DataFrame, probed: list[Probe]) -> list[di
     kinds = list({(probe.field, probe.kind): probe for probe in probed}.values())
     with np.errstate(all="ignore"):
         if kinds:
-            given = draft.answers(contract.columns([p.row for p in kinds]))
+            given = draft.scores_or_nan(contract.columns([p.row for p in kinds]))
             kinds = [p for p, s in zip(kinds, given, strict=True) if np.isfinite(s).all()]
         kinds = [kinds[i] for i in spread(len(kinds), PROBES)]
         expected = draft.scores(contract.columns([*rows, *(p.row for p in kinds)])).tolist()
@@ -153,7 +153,7 @@ def _refuse_rounding(fitted: "Fitted", early: pd.DataFrame) -> None:
 
     (scikit-learn's own trees round to float32.)
     """
-    sample = snapshots.columns(early.iloc[spread(len(early), SAMPLE)])
+    sample = contract.from_frame(early.iloc[spread(len(early), SAMPLE)])
     derived = contract.derive(sample)
     exact, categories = contract.matrices(derived, fitted.numbers, fitted.categories, np.float64)
     rounded = exact.astype(np.float32)

@@ -24,7 +24,6 @@ from ..project.metrics import GREATER_IS_BETTER
 from ..project.model import build
 from ..project.target import TARGET
 from ..settings import Train
-from . import snapshots
 
 
 @dataclass(frozen=True)
@@ -42,8 +41,8 @@ class Table:
 
     @classmethod
     def of(cls, frame: pd.DataFrame) -> "Table":
-        """The table of a snapshot's rows; raises UserError for a row that breaks the contract."""
-        derived = contract.derive(snapshots.columns(frame))
+        """The table of a snapshot's rows."""
+        derived = contract.derive(contract.from_frame(frame))
         numbers, categories = contract.names(derived, len(frame))
         matrix = contract.stack(*contract.matrices(derived, numbers, categories, predictor.DTYPE))
         return cls(derived, numbers, categories, matrix, frame[TARGET].to_numpy())

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from .. import contract, values
 from ..console import console
-from ..contract import ALIASES, KINDS, NUMBERS, ROWS, TYPES, Columns
+from ..contract import ALIASES, KINDS, NUMBERS, ROWS, TYPES
 from ..errors import UserError, reason, shown
 from ..files import sha256
 from ..project import data as project
@@ -57,8 +57,12 @@ class Snapshot:
     """What became of the rows that were read."""
 
     def read(self) -> pd.DataFrame:
-        """The table."""
-        return pd.read_parquet(self.path)
+        """The table; one of another contract is validated again, which raises UserError."""
+        frame = pd.read_parquet(self.path)
+        if frame.attrs.get("contract") != contract.digest():
+            require(frame, FIELDS, "the snapshot", "; run `make data`")
+            frame = validated(frame, "the snapshot")
+        return frame
 
 
 def snapshot(settings: Settings) -> Snapshot:
@@ -237,17 +241,12 @@ def journalled(settings: Settings, known: pd.Series, counts: dict[str, int]) -> 
             "read (data.journal_rows)",
             soft_wrap=True,
         )
-    (kind,) = map(values.kind, known.iloc[:1].tolist())
+    kind = values.kind(known.iloc[:1].item())
     parts, kept = [], []
     for start in range(0, len(records), CHUNK):
-        rows, fitting = _fitting(records[start : start + CHUNK])
-        if kind == "true or false":  # JSON may say 1 for true
-            fitting = [
-                r._replace(outcome=bool(r.outcome)) if r.outcome in (0, 1) else r for r in fitting
-            ]
-        good = [i for i, record in enumerate(fitting) if values.kind(record.outcome) == kind]
-        parts.append(table([rows[i] for i in good]))
-        kept += [fitting[i] for i in good]
+        rows = [(_fitting(record, kind), record) for record in records[start : start + CHUNK]]
+        parts.append(table([row for row, _ in rows if row]))
+        kept += [record for row, record in rows if row]
     counts["journal"], counts["journal_unfit"] = len(records), len(records) - len(kept)
     if counts["journal_unfit"]:
         console.print(
@@ -259,15 +258,14 @@ def journalled(settings: Settings, known: pd.Series, counts: dict[str, int]) -> 
         return pd.DataFrame()
     frame = plain(pd.concat(parts, ignore_index=True))
     if ID:
-        named = frame[KEY] if KEY in KINDS else pd.Series([None] * len(kept), dtype="string")
-        own = values.keys(named, "the journal").tolist()
-        frame[ID] = pd.array(
-            [r.key or (r.id if pd.isna(k) else k) for r, k in zip(kept, own, strict=True)],
-            dtype="string",
-        )
+        frame[ID] = pd.Series([record.key or None for record in kept], dtype="string")
+        if KEY in KINDS:
+            frame[ID] = frame[ID].fillna(values.keys(frame[KEY], "the journal"))
+        frame[ID] = frame[ID].fillna(pd.Series([record.id for record in kept]))
     at = [record.at if TIME else record.labelled_at for record in kept]
     frame[TIME or ARRIVAL] = pd.Series(at, dtype="datetime64[us]")
-    frame[TARGET] = pd.Series([record.outcome for record in kept]).infer_objects()
+    outcomes = pd.Series([record.outcome for record in kept])
+    frame[TARGET] = outcomes.astype(bool) if kind == "true or false" else outcomes.infer_objects()
     if not TIME:  # labels that were written in one go came one after the other all the same
         frame[ARRIVAL] += pd.to_timedelta(frame.groupby(ARRIVAL).cumcount(), unit="us")
     return frame
@@ -290,15 +288,17 @@ def rare(new: pd.Series, known: pd.Series) -> np.ndarray:
     return new.isin(odd).to_numpy()
 
 
-def _fitting(records: list[Record]) -> tuple[list[Features], list[Record]]:
-    """The rows that fit the contract, and their records."""
-    while records:
-        try:
-            return contract.read([record.features for record in records]), records
-        except ValidationError as error:
-            bad = {e["loc"][0] for e in error.errors(include_url=False, include_input=False)}
-            records = [record for i, record in enumerate(records) if i not in bad]
-    return [], []
+def _fitting(record: Record, kind: str | None) -> Features | None:
+    """A row of the journal as the contract reads it; None if it does not, or its label is of
+    another kind."""
+    truth = kind == "true or false" and record.outcome in (0, 1)  # JSON may say 1 for true
+    if not truth and values.kind(record.outcome) != kind:
+        return None
+    try:
+        (row,) = contract.read([record.features])
+    except ValidationError:
+        return None
+    return row
 
 
 def unknown(new: pd.DataFrame, frame: pd.DataFrame) -> pd.DataFrame:
@@ -318,8 +318,7 @@ def unknown(new: pd.DataFrame, frame: pd.DataFrame) -> pd.DataFrame:
 def validated(frame: pd.DataFrame, uri: str) -> pd.DataFrame:
     """The same table with the contract's columns as the contract reads them; raises UserError."""
     made = pd.concat([table(part) for part in rows(frame, uri)], ignore_index=True)
-    frame = frame.reset_index(drop=True)
-    return frame.assign(**{name: plain(made)[name] for name in FIELDS})
+    return frame.reset_index(drop=True).assign(**plain(made))
 
 
 def table(rows: list[Features]) -> pd.DataFrame:
@@ -366,14 +365,6 @@ def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
     """Rows as plain Python values, None where missing."""
     columns = [values.plain(frame[name]) for name in frame.columns]
     return [dict(zip(frame.columns, row, strict=True)) for row in zip(*columns, strict=True)]
-
-
-def columns(frame: pd.DataFrame, uri: str = "the snapshot") -> Columns:
-    """The raw columns of a table, through the contract; of a snapshot, which went through it."""
-    if frame.attrs.get("contract") == contract.digest():
-        return contract.from_frame(frame)
-    parts = [contract.columns(part) for part in rows(frame, uri)]
-    return {name: np.concatenate([part[name] for part in parts]) for name in KINDS}
 
 
 def until(frame: pd.DataFrame) -> str | int:
