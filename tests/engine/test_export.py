@@ -3,7 +3,6 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -183,12 +182,14 @@ def test_a_model_that_needs_more_than_float32_is_refused(
     monkeypatch.setattr(export.contract, "derive", lambda _: derived)
     monkeypatch.setattr(export, "SAMPLE", len(frame))
     matrix = np.column_stack([start, start + length]).astype(np.float32)
-    fitted: Any = SimpleNamespace(numbers=["start", "end"], categories=[], classes=None)
-    fitted.model = LinearRegression().fit(matrix, length)
+
+    def fitted(model: Any) -> fitting.Fitted:
+        return fitting.Fitted(model.fit(matrix, length), None, ["start", "end"], [])
+
     with pytest.raises(UserError, match=r"start and end: float32.*subtract an origin.*derive"):
-        export._refuse_rounding(fitted, frame)
-    fitted.model = RandomForestRegressor(5, max_depth=3).fit(matrix, length)
-    export._refuse_rounding(fitted, frame)  # scikit-learn itself sees no more
+        export._refuse_rounding(fitted(LinearRegression()), frame)
+    # scikit-learn itself sees no more
+    export._refuse_rounding(fitted(RandomForestRegressor(5, max_depth=3)), frame)
 
 
 def test_an_older_bundle_is_served_with_the_numbers_it_was_trained_on(bundle_dir: Path) -> None:

@@ -17,6 +17,9 @@ from .contract import ISO
 from .errors import UserError
 from .sources import EXACT
 
+TRUTH = "true or false"
+"""The kind of a label that is a bool."""
+
 
 def plain(column: pd.Series) -> list[Any]:
     """Plain Python values, None where missing."""
@@ -135,7 +138,7 @@ def _float_holds(value: int) -> bool:
 def kind(label: Any) -> str | None:
     """What a label is, in words; None for what can be none."""
     if isinstance(label, bool):
-        return "true or false"
+        return TRUTH
     if isinstance(label, int | float):
         return "a number" if isinstance(label, int) or isfinite(label) else None
     return "a text" if isinstance(label, str) else None

@@ -72,9 +72,7 @@ def scores(fitted: "Fitted", columns: Columns) -> np.ndarray:
     matrix = contract.stack(
         *contract.matrices(derived, fitted.numbers, fitted.categories, predictor.DTYPE)
     )
-    if fitted.classes is None:
-        return np.asarray(fitted.model.predict(matrix), dtype=np.float64).reshape(len(matrix))
-    return np.asarray(fitted.model.predict_proba(matrix), dtype=np.float64)
+    return fitted.predict(matrix).astype(np.float64)
 
 
 def _compare(
@@ -160,8 +158,7 @@ def _refuse_rounding(fitted: "Fitted", early: pd.DataFrame) -> None:
     spoilt = collapsed(exact, rounded)
     if not spoilt:
         return
-    score = fitted.model.predict if fitted.classes is None else fitted.model.predict_proba
-    fine, coarse = (score(contract.stack(m, categories)) for m in (exact, rounded))
+    fine, coarse = (fitted.predict(contract.stack(m, categories)) for m in (exact, rounded))
     if not np.array_equal(fine, coarse, equal_nan=True):
         names = " and ".join(fitted.numbers[i] for i in spoilt)
         raise UserError(

@@ -58,11 +58,15 @@ class Fitted:
     numbers: list[str]
     categories: list[str]
 
-    def scores(self, matrix: np.ndarray) -> np.ndarray:
-        """Probabilities (n, k) or values (n,) of a table's rows; UserError if it refuses any."""
+    def predict(self, matrix: np.ndarray) -> np.ndarray:
+        """Probabilities (n, k) or values (n,) of a table's rows, as the estimator gives them."""
         predict = self.model.predict if self.classes is None else self.model.predict_proba
+        return np.asarray(predict(matrix))
+
+    def scores(self, matrix: np.ndarray) -> np.ndarray:
+        """The same; raises UserError where it refuses any."""
         try:
-            return np.asarray(predict(matrix))
+            return self.predict(matrix)
         except ValueError as error:
             raise UserError(
                 f"project/model.py: the model has no answer for rows it has not seen: "
@@ -126,11 +130,11 @@ def judge(frame: pd.DataFrame, settings: Train) -> Judged:
             f"by, of {len(used):,}; both are needed"
         )
     table = Table.of(used)
-    classes = _classes(table)
+    classes = np.unique(table.labels).tolist() if classifies() else None
     edges = np.linspace(first, len(used), min(settings.folds, len(late)) + 1).round().astype(int)
     blocks = list(zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True))
     found: dict[int, np.ndarray] = {}
-    for window in _windows(table, settings):
+    for window in _windows(table, settings, classes):
         scores = _forward(table, blocks, window / len(used), settings, classes)
         if scores is not None:
             found[window] = scores
@@ -174,22 +178,19 @@ def fit(table: Table, start: int, stop: int, seed: int) -> Fitted:
     return Fitted(model, classes, table.numbers, table.categories)
 
 
-def _classes(table: Table) -> list[Any] | None:
-    """The labels of a classification in the order in which scikit-learn keeps them."""
-    if hasattr(build([0], [], 0), "predict_proba"):
-        return np.unique(table.labels).tolist()
-    return None
+def classifies() -> bool:
+    """Whether project/model.py builds a classifier."""
+    return hasattr(build([0], [], 0), "predict_proba")
 
 
-def _windows(table: Table, settings: Train) -> list[int]:
+def _windows(table: Table, settings: Train, classes: list[Any] | None) -> list[int]:
     """Rows of the windows that are tried, the longest first: all of them know every class."""
     rows = len(table.labels)
     sizes = {max(round(share * rows), min(settings.min_rows, rows)) for share in settings.windows}
-    if _classes(table) is None:
-        return sorted(sizes, reverse=True)
-    every = len(pd.unique(table.labels))
-    known = [n for n in sizes if len(pd.unique(table.labels[rows - n :])) == every]
-    return sorted(known or [rows], reverse=True)
+    if classes is not None:
+        every = {n for n in sizes if len(pd.unique(table.labels[rows - n :])) == len(classes)}
+        sizes = every or {rows}
+    return sorted(sizes, reverse=True)
 
 
 def _forward(

@@ -37,9 +37,11 @@ ID = "_key" if KEY in KINDS else KEY
 """The column that holds a row's key as text, as the journal does: KEY itself unless that is a
 feature, which stays as the contract reads it."""
 ARRIVAL = "_arrival"
-"""Without TIME, when a row came: a row of the journal when it got its label, before that those of
-the source, a microsecond each from 1970 on. A label that comes late moves no other row."""
+"""Without TIME, when a row came, so that a label that comes late moves no other row. The source's
+rows count microseconds, 1970-01-01T00:00:00.000000, .000001 and so on; a row of the journal has the
+time when it got its label."""
 ROWS_END = pd.Timestamp("1971-01-01")
+"""After the source's rows, before the journal's."""
 TIMES = [name for name, kind in KINDS.items() if kind == "time"]
 
 
@@ -74,27 +76,18 @@ def snapshot(settings: Settings) -> Snapshot:
     loaded = project.load(uri)
     uri = shown(uri)
     cleaned = clean(loaded, uri)
-    known = labelled(cleaned, uri)
-    frame = validated(known, uri)
+    with_label = labelled(cleaned, uri)
+    frame = validated(with_label, uri)
     counts = {
         "read": len(loaded),
         "cleaned_away": len(loaded) - len(cleaned),
-        "unlabelled": len(cleaned) - len(known),
+        "unlabelled": len(cleaned) - len(with_label),
         "duplicates_kept": int(frame.duplicated().sum()),
     }
     if not TIME:
         frame[ARRIVAL] = pd.to_datetime(np.arange(len(frame)), unit="us").as_unit("us")
     if settings.data.journal and settings.journal.url:
-        from ..project.model import build  # which a loaded model does not need
-
-        found = journalled(settings, frame[TARGET], counts)
-        new = unknown(found, frame)
-        counts["journal_repeated"] = len(found) - len(new)
-        counts["journal_rare"] = 0
-        if len(new) and hasattr(build([0], [], 0), "predict_proba"):
-            odd = rare(new[TARGET], frame[TARGET])
-            counts["journal_rare"] = int(odd.sum())
-            new = new[~odd]
+        new = journalled(settings, frame, counts)
         frame = pd.concat([frame, new], ignore_index=True) if len(new) else frame
     said = [f"{n:,} {name.replace('_', ' ')}" for name, n in counts.items() if n]
     if len(said) > 1:
@@ -224,13 +217,15 @@ def typed(frame: pd.DataFrame, uri: str) -> pd.DataFrame:
     return frame
 
 
-def journalled(settings: Settings, known: pd.Series, counts: dict[str, int]) -> pd.DataFrame:
-    """The newest labelled rows of the journal, as `validated` gives those of the source.
+def journalled(settings: Settings, frame: pd.DataFrame, counts: dict[str, int]) -> pd.DataFrame:
+    """The newest labelled rows of the journal that are not in `frame`, which holds the source's.
 
     Those of every environment: an outcome is what really happened, whatever served the prediction.
-    Rows that do not fit the contract, or whose label is of another kind than the `known` ones, are
-    left out; `counts` gets how many there are of each.
+    Left out are rows that do not fit the contract, whose label is of another kind than the source's
+    or of a class that is too rare; `counts` gets how many there are of each.
     """
+    from .fitting import classifies  # which a loaded model does not need
+
     most = settings.data.journal_rows
     with opened(settings.journal.url) as journal:
         records = journal.rows(labelled=True, limit=most + 1) if journal else []
@@ -241,34 +236,59 @@ def journalled(settings: Settings, known: pd.Series, counts: dict[str, int]) -> 
             "read (data.journal_rows)",
             soft_wrap=True,
         )
-    kind = values.kind(known.iloc[:1].item())
-    parts, kept = [], []
+    kind = values.kind(frame[TARGET].iloc[:1].item())
+    parts, fitting = [], []
     for start in range(0, len(records), CHUNK):
         rows = [(_fitting(record, kind), record) for record in records[start : start + CHUNK]]
         parts.append(table([row for row, _ in rows if row]))
-        kept += [record for row, record in rows if row]
-    counts["journal"], counts["journal_unfit"] = len(records), len(records) - len(kept)
-    if counts["journal_unfit"]:
+        fitting += [record for row, record in rows if row]
+    unfit = len(records) - len(fitting)
+    counts |= {"journal": len(records), "journal_unfit": unfit}
+    counts |= {"journal_repeated": 0, "journal_rare": 0}
+    if unfit:
         console.print(
-            f"{counts['journal_unfit']:,} rows of the journal do not fit the contract and are left "
-            "out",
+            f"{unfit:,} rows of the journal do not fit the contract and are left out",
             soft_wrap=True,
         )
-    if not kept:
+    if not fitting:
         return pd.DataFrame()
-    frame = plain(pd.concat(parts, ignore_index=True))
+    read = _identified(plain(pd.concat(parts, ignore_index=True)), fitting)
+    outcomes = pd.Series([record.outcome for record in fitting])
+    read[TARGET] = outcomes.astype(bool) if kind == values.TRUTH else outcomes.infer_objects()
+    new = unknown(read, frame)
+    counts["journal_repeated"] = len(read) - len(new)
+    if classifies():
+        odd = rare(new[TARGET], frame[TARGET])
+        counts["journal_rare"] = int(odd.sum())
+        new = new[~odd]
+    return new
+
+
+def _identified(frame: pd.DataFrame, records: list[Record]) -> pd.DataFrame:
+    """The rows of these records with their ID, and TIME or ARRIVAL."""
     if ID:
-        frame[ID] = pd.Series([record.key or None for record in kept], dtype="string")
+        frame[ID] = pd.Series([record.key or None for record in records], dtype="string")
         if KEY in KINDS:
             frame[ID] = frame[ID].fillna(values.keys(frame[KEY], "the journal"))
-        frame[ID] = frame[ID].fillna(pd.Series([record.id for record in kept]))
-    at = [record.at if TIME else record.labelled_at for record in kept]
+        frame[ID] = frame[ID].fillna(pd.Series([record.id for record in records]))
+    at = [record.at if TIME else record.labelled_at for record in records]
     frame[TIME or ARRIVAL] = pd.Series(at, dtype="datetime64[us]")
-    outcomes = pd.Series([record.outcome for record in kept])
-    frame[TARGET] = outcomes.astype(bool) if kind == "true or false" else outcomes.infer_objects()
     if not TIME:  # labels that were written in one go came one after the other all the same
         frame[ARRIVAL] += pd.to_timedelta(frame.groupby(ARRIVAL).cumcount(), unit="us")
     return frame
+
+
+def _fitting(record: Record, kind: str | None) -> Features | None:
+    """A row of the journal as the contract reads it; None if it does not, or its label is of
+    another kind."""
+    truth = kind == values.TRUTH and record.outcome in (0, 1)  # JSON may say 1 for true
+    if not truth and values.kind(record.outcome) != kind:
+        return None
+    try:
+        (row,) = contract.read([record.features])
+    except ValidationError:
+        return None
+    return row
 
 
 def rare(new: pd.Series, known: pd.Series) -> np.ndarray:
@@ -288,26 +308,13 @@ def rare(new: pd.Series, known: pd.Series) -> np.ndarray:
     return new.isin(odd).to_numpy()
 
 
-def _fitting(record: Record, kind: str | None) -> Features | None:
-    """A row of the journal as the contract reads it; None if it does not, or its label is of
-    another kind."""
-    truth = kind == "true or false" and record.outcome in (0, 1)  # JSON may say 1 for true
-    if not truth and values.kind(record.outcome) != kind:
-        return None
-    try:
-        (row,) = contract.read([record.features])
-    except ValidationError:
-        return None
-    return row
-
-
 def unknown(new: pd.DataFrame, frame: pd.DataFrame) -> pd.DataFrame:
     """The rows of the journal that the source does not have.
 
     A row is known by its key and its time; where there is no time, by its key alone. The same key
     and time twice in the journal is one row, too.
     """
-    if not ID or new.empty:
+    if not ID:
         return new
     identity = [ID, *filter(None, [TIME])]
     new = new.drop_duplicates(identity) if TIME else new
@@ -372,7 +379,7 @@ def until(frame: pd.DataFrame) -> str | int:
     newest = frame[TIME or ARRIVAL].max()
     if TIME or newest > ROWS_END:
         return newest.isoformat(timespec="microseconds")
-    return newest.value // 1000
+    return newest.value // 1000  # the number of a row of the source
 
 
 def later(frame: pd.DataFrame, until: str | int | None) -> np.ndarray:
