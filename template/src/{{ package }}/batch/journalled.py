@@ -22,7 +22,7 @@ from ..project.features import KEY, TIME, Features
 from ..serving.journal.store import Journal
 from ..serving.journal.tables import line
 from ..serving.schemas import Key
-from .outcomes import BATCH, ID
+from .outcomes import ID, chunks
 
 LINES = "_line"
 """The column of the lines while a table is made."""
@@ -101,9 +101,8 @@ def write(journal: Journal, paths: Sequence[Path]) -> None:
     """
     try:
         for path in paths:
-            lines = path.read_bytes().splitlines()  # within a line they are escaped
-            for at in range(0, len(lines), BATCH):
-                journal.insert(lines[at : at + BATCH])
+            for part in chunks(path.read_bytes().splitlines()):  # within a line they are escaped
+                journal.insert(part)
     except sa.exc.SQLAlchemyError as error:
         raise UserError(
             f"journal: {reason(error)}; run it again: what is written is not written twice"

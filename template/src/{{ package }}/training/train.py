@@ -5,10 +5,12 @@ call. A run that is killed leaves no version behind, and the next one starts afr
 """
 
 import inspect
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import pandas as pd
@@ -64,12 +66,7 @@ def train(
     with step("fit"):
         fitted = judged.refit(settings.train.seed)
         check(judged, fitted)
-    RUNS.mkdir(parents=True, exist_ok=True)
-    with (
-        registry.run(f"train {snapshot.fingerprint[:8]}") as run,
-        TemporaryDirectory(dir=RUNS, ignore_cleanup_errors=True) as made,
-    ):
-        folder = Path(made)
+    with registry.run(f"train {snapshot.fingerprint[:8]}") as run, _folder(run) as folder:
         with step("evaluate"):
             late, actual = judged.late, judged.actual
             metrics = evaluate.evaluate(actual, judged.scores)
@@ -163,6 +160,17 @@ def _manifest(
         categories=fitted.categories,
         files={},
     )
+
+
+@contextmanager
+def _folder(run: str) -> Iterator[Path]:
+    """A folder by the run's name: by that the next run finds and clears what a killed one left."""
+    folder = RUNS / run
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _parameters(model: Any) -> dict[str, Any]:
