@@ -78,7 +78,7 @@ class Manifest(_Format):
     numbers: list[str]
     categories: list[str]
     dtype: Literal["float32", "float64"] = "float32"
-    """Of the model's numbers, in training and since."""
+    """In which the model takes its numbers, in training and served."""
     files: dict[str, str]
 
 

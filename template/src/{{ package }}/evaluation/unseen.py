@@ -54,7 +54,7 @@ def write(folder: Path, judged: pd.DataFrame, scores: np.ndarray, trained: pd.Da
 def newer(frame: pd.DataFrame, bundle: Bundle) -> np.ndarray:
     """Which rows of a snapshot came after a version was trained, and were not trained on, (n,).
 
-    Of rows that are equal as many are left out as were trained on. A bundle that does not keep its
+    Of three equal rows, one of which was trained on, two are newer. A bundle that does not keep its
     rows is judged by the order alone.
     """
     later = snapshots.later(frame, bundle.manifest.trained_until)
@@ -79,7 +79,7 @@ def scores(bundle: Bundle, frame: pd.DataFrame) -> np.ndarray:
         with np.load(path) as kept:
             given = pd.DataFrame({"row": kept["rows"], "at": np.arange(len(kept["rows"]))})
             own = pd.DataFrame({"row": row_hashes(frame)})
-            for table in (given, own):  # of rows that are equal, the first is the first
+            for table in (given, own):  # equal rows: the first is the first, the second the second
                 table["which"] = table.groupby("row").cumcount()
             at = own.merge(given, on=["row", "which"], how="left")["at"].to_numpy()
             known = ~np.isnan(at)

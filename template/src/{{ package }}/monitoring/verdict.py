@@ -33,7 +33,7 @@ class Verdict:
     until: str | None = None
     """Event time of the newest row."""
     metric: dict[str, Any] = field(default_factory=dict)
-    """Its name, and its value when the version was promoted."""
+    """Its name, and what training promised: value, interval and rows."""
     window: str = ""
     """Event time at the end of the newest whole window of labelled rows; empty if there is none."""
     windows: list[dict[str, Any]] = field(default_factory=list)

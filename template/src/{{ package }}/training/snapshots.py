@@ -87,7 +87,7 @@ def snapshot(settings: Settings) -> Snapshot:
     if not TIME:
         frame[ARRIVAL] = pd.to_datetime(np.arange(len(frame)), unit="us").as_unit("us")
     if settings.data.journal and settings.journal.url:
-        new = journalled(settings, frame, counts)
+        new = from_journal(settings, frame, counts)
         frame = pd.concat([frame, new], ignore_index=True) if len(new) else frame
     said = [f"{n:,} {name.replace('_', ' ')}" for name, n in counts.items() if n]
     if len(said) > 1:
@@ -217,7 +217,7 @@ def typed(frame: pd.DataFrame, uri: str) -> pd.DataFrame:
     return frame
 
 
-def journalled(settings: Settings, frame: pd.DataFrame, counts: dict[str, int]) -> pd.DataFrame:
+def from_journal(settings: Settings, frame: pd.DataFrame, counts: dict[str, int]) -> pd.DataFrame:
     """The newest labelled rows of the journal that are not in `frame`, which holds the source's.
 
     Those of every environment: an outcome is what really happened, whatever served the prediction.
@@ -255,7 +255,7 @@ def journalled(settings: Settings, frame: pd.DataFrame, counts: dict[str, int]) 
     read = _identified(plain(pd.concat(parts, ignore_index=True)), fitting)
     outcomes = pd.Series([record.outcome for record in fitting])
     read[TARGET] = outcomes.astype(bool) if kind == values.TRUTH else outcomes.infer_objects()
-    new = unknown(read, frame)
+    new = not_in_source(read, frame)
     counts["journal_repeated"] = len(read) - len(new)
     if classifies():
         odd = rare(new[TARGET], frame[TARGET])
@@ -308,7 +308,7 @@ def rare(new: pd.Series, known: pd.Series) -> np.ndarray:
     return new.isin(odd).to_numpy()
 
 
-def unknown(new: pd.DataFrame, frame: pd.DataFrame) -> pd.DataFrame:
+def not_in_source(new: pd.DataFrame, frame: pd.DataFrame) -> pd.DataFrame:
     """The rows of the journal that the source does not have.
 
     A row is known by its key and its time; where there is no time, by its key alone. The same key
@@ -329,7 +329,7 @@ def validated(frame: pd.DataFrame, uri: str) -> pd.DataFrame:
 
 
 def table(rows: list[Features]) -> pd.DataFrame:
-    """Validated rows as a table, with types that hold for any part of it."""
+    """Validated rows as a table; ints stay ints beside missing values, so parts can be joined."""
     made = {}
     for name, kind in KINDS.items():
         column = [row.__dict__[name] for row in rows]
