@@ -57,6 +57,8 @@ def test_a_label_that_was_mistyped_is_no_class(capsys: pytest.CaptureFixture[str
     told = pd.Series([0, 1, 7, *[2] * 10])
     assert data.rare(told, pd.Series([0, 1, 1])).tolist() == [False, False, True, *[False] * 10]
     assert ": 7 is no class of the source" in capsys.readouterr().out
+    data.rare(pd.Series(["a", "[b]"]), pd.Series(["a"]))
+    assert ": [b] is no class of the source" in capsys.readouterr().out
     assert not data.rare(told, pd.Series([0, 1, 7])).any()
 
 
@@ -146,7 +148,7 @@ def test_without_a_time_a_late_label_is_newer_and_moves_no_other_row(
     monkeypatch.setattr(data, "TIME", None)
     late = [pd.Timestamp("2031-01-02"), pd.Timestamp("2031-01-01")]
     told = sample.iloc[:2].pipe(data.labelled, "rows").assign(**{data.ARRIVAL: late})
-    monkeypatch.setattr(data, "journalled", lambda *_: told)
+    monkeypatch.setattr(data, "from_journal", lambda *_: told)
     if features.KEY:
         told[features.KEY] = ["new-1", "new-2"]
     with_journal = settings.load(data={"uri": "rows.parquet", "journal": True})

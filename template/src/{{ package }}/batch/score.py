@@ -14,7 +14,7 @@ import pandas as pd
 from sqlalchemy.exc import SQLAlchemyError
 
 from ..bundle import Bundle
-from ..console import console, step
+from ..console import say, step
 from ..errors import UserError, reason, shown
 from ..predict import predict
 from ..project.features import KEY, TIME, Features
@@ -84,7 +84,7 @@ def scored(
     cleaned = clean(part, shown(uri), start)
     require(cleaned, FIELDS, shown(uri), CLEAN)
     if left := len(part) - len(cleaned):
-        console.print(f"{left:,} rows are left out by clean() in project/data.py")
+        say(f"{left:,} rows are left out by clean() in project/data.py")
     part = typed(cleaned, shown(uri))
     valid: list[Features] = []
     answers: list[dict[str, Any]] = []

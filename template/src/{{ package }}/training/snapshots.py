@@ -16,7 +16,7 @@ import pandas as pd
 from pydantic import ValidationError
 
 from .. import contract, values
-from ..console import console
+from ..console import say
 from ..contract import ALIASES, KINDS, NUMBERS, ROWS, TYPES
 from ..errors import UserError, reason, shown
 from ..files import sha256
@@ -91,7 +91,7 @@ def snapshot(settings: Settings) -> Snapshot:
         frame = pd.concat([frame, new], ignore_index=True) if len(new) else frame
     said = [f"{n:,} {name.replace('_', ' ')}" for name, n in counts.items() if n]
     if len(said) > 1:
-        console.print(f"{uri}: {', '.join(said)}; {len(frame):,} rows are kept", soft_wrap=True)
+        say(f"{uri}: {', '.join(said)}; {len(frame):,} rows are kept")
     if len(frame) < settings.train.min_rows:
         raise UserError(
             f"{uri}: {len(frame)} labelled rows are too few to train on; at least "
@@ -231,10 +231,9 @@ def from_journal(settings: Settings, frame: pd.DataFrame, counts: dict[str, int]
         records = journal.rows(labelled=True, limit=most + 1) if journal else []
     if len(records) > most:
         records = records[-most:]
-        console.print(
+        say(
             f"the journal holds more than {most:,} labelled rows; the newest {most:,} of them are "
-            "read (data.journal_rows)",
-            soft_wrap=True,
+            "read (data.journal_rows)"
         )
     kind = values.kind(frame[TARGET].iloc[:1].item())
     parts, fitting = [], []
@@ -246,10 +245,7 @@ def from_journal(settings: Settings, frame: pd.DataFrame, counts: dict[str, int]
     counts |= {"journal": len(records), "journal_unfit": unfit}
     counts |= {"journal_repeated": 0, "journal_rare": 0}
     if unfit:
-        console.print(
-            f"{unfit:,} rows of the journal do not fit the contract and are left out",
-            soft_wrap=True,
-        )
+        say(f"{unfit:,} rows of the journal do not fit the contract and are left out")
     if not fitting:
         return pd.DataFrame()
     read = _identified(plain(pd.concat(parts, ignore_index=True)), fitting)
@@ -300,10 +296,9 @@ def rare(new: pd.Series, known: pd.Series) -> np.ndarray:
     counts = new.value_counts()
     odd = [c for c in counts.index[counts < RARE] if c not in set(known.unique())]
     if odd:
-        console.print(
+        say(
             f"{TARGET}: {', '.join(map(str, odd[:5]))} is no class of the source, and fewer than "
-            f"{RARE} rows of the journal have it: they are left out",
-            soft_wrap=True,
+            f"{RARE} rows of the journal have it: they are left out"
         )
     return new.isin(odd).to_numpy()
 
