@@ -41,7 +41,7 @@ class Table:
 
     @classmethod
     def of(cls, frame: pd.DataFrame) -> "Table":
-        """The table of a snapshot's rows."""
+        """The table of a snapshot's rows; raises UserError for a column that no model takes."""
         derived = contract.derive(contract.from_frame(frame))
         numbers, categories = contract.names(derived, len(frame))
         matrix = contract.stack(*contract.matrices(derived, numbers, categories, predictor.DTYPE))

@@ -238,9 +238,12 @@ def from_journal(settings: Settings, frame: pd.DataFrame, counts: dict[str, int]
     kind = values.kind(frame[TARGET].iloc[:1].item())
     parts, fitting = [], []
     for start in range(0, len(records), CHUNK):
-        rows = [(_fitting(record, kind), record) for record in records[start : start + CHUNK]]
-        parts.append(table([row for row, _ in rows if row]))
-        fitting += [record for row, record in rows if row]
+        rows = []
+        for record in records[start : start + CHUNK]:
+            if (row := _fitting(record, kind)) is not None:
+                rows.append(row)
+                fitting.append(record)
+        parts.append(table(rows))
     unfit = len(records) - len(fitting)
     counts |= {"journal": len(records), "journal_unfit": unfit}
     counts |= {"journal_repeated": 0, "journal_rare": 0}
