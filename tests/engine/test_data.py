@@ -59,7 +59,22 @@ def test_a_label_that_was_mistyped_is_no_class(capsys: pytest.CaptureFixture[str
     told = pd.Series([0, 1, 7, *[2] * 10])
     assert data.rare(told, pd.Series([0, 1, 1])).tolist() == [False, False, True, *[False] * 10]
     assert ": 7 is no class of the source" in capsys.readouterr().out
+    data.rare(pd.Series(["a", "[b]"]), pd.Series(["a"]))
+    assert ": [b] is no class of the source" in capsys.readouterr().out
     assert not data.rare(told, pd.Series([0, 1, 7])).any()
+
+
+def test_a_snapshot_of_another_contract_is_validated_again(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = data.snapshot(settings.load())
+    frame = made.read()
+    assert frame.attrs == {"contract": contract.digest()}
+    monkeypatch.setattr(contract, "digest", lambda: "another")
+    pd.testing.assert_frame_equal(made.read(), frame, check_dtype=False)
+    less = data.store(frame.drop(columns=FIELD), "rows")
+    with pytest.raises(UserError, match=f"the snapshot: has no column {FIELD}; it has"):
+        data.find(less.fingerprint[:8]).read()
 
 
 def test_rows_that_break_the_contract_are_counted_and_shown(
@@ -138,7 +153,7 @@ def test_without_a_time_a_late_label_is_newer_and_moves_no_other_row(
     monkeypatch.setattr(data, "TIME", None)
     late = [pd.Timestamp("2031-01-02"), pd.Timestamp("2031-01-01")]
     told = sample.iloc[:2].pipe(data.labelled, "rows").assign(**{data.ARRIVAL: late})
-    monkeypatch.setattr(data, "journalled", lambda *_: told)
+    monkeypatch.setattr(data, "from_journal", lambda *_: told)
     if features.KEY:
         told[features.KEY] = ["new-1", "new-2"]
     with_journal = settings.load(data={"uri": "rows.parquet", "journal": True})
@@ -323,7 +338,7 @@ def test_a_key_that_is_a_feature_stays_one(another: Another) -> None:
     assert table["id"].tolist() == [*range(200), 900, 901]
     assert table["_key"].tolist()[-3:] == ["199", "their-own", "901"]
     assert made.counts["journal_repeated"] == 1
-    assert own("training.snapshots").columns(table)["id"].dtype == np.float64
+    assert own("contract").from_frame(table)["id"].dtype == np.float64
 
 
 def test_what_became_of_every_row_is_said(
@@ -512,9 +527,9 @@ def test_names_that_are_no_identifiers_and_truths_as_texts(another: Another) -> 
     assert own("batch.score").score(bundle, "rows.csv", "out.csv") == 200
     pd.DataFrame([e["features"] for e in bundle.examples]).to_csv("example.csv", index=False)
     assert own("batch.score").score(bundle, "example.csv", "out.csv") == len(bundle.examples)
-    quick = own("training.snapshots").columns(table)
-    table.attrs = {}  # as a snapshot of the first version: through the contract again
-    for name, column in own("training.snapshots").columns(table.assign(flag=truth)).items():
+    quick = own("contract").from_frame(table)
+    again = own("training.snapshots").validated(table.assign(flag=truth), "the snapshot")
+    for name, column in own("contract").from_frame(again).items():
         np.testing.assert_array_equal(quick[name], column)
 
 
@@ -625,10 +640,13 @@ def test_a_table_of_every_type_is_the_same_whole_and_in_parts(another: Another) 
             own("training.snapshots").typed(p, "t")
             for p in own("sources").partitions("t.parquet", 70)
         ]
-        columns = own("training.snapshots").columns(whole)
+        columns, others = (
+            own("contract").from_frame(own("training.snapshots").validated(table, "t"))
+            for table in (whole, pd.concat(parts))
+        )
         assert columns["at"][0] == np.datetime64("2024-01-01")
         assert whole["id"].tolist()[0] == "1"
-        for name, column in own("training.snapshots").columns(pd.concat(parts)).items():
+        for name, column in others.items():
             np.testing.assert_array_equal(columns[name], column, err_msg=name)
 
 

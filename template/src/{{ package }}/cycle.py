@@ -84,10 +84,9 @@ def choose(
     """
     judged = judge(frame, settings.train)
     late, rows, limits = judged.late, judged.frame, settings.gates
-    columns = snapshots.columns(late)
 
     def scored(bundle: Bundle) -> Scored:
-        scores = over_all(unseen.scores(bundle, late, columns))
+        scores = over_all(unseen.scores(bundle, late))
         return Scored(f"version {bundle.version}", scores, bundle.manifest.classes)
 
     def over_all(scores: np.ndarray) -> np.ndarray:
