@@ -44,6 +44,16 @@ def test_what_makes_the_environment_is_missing(manager, verb, bare, template, tm
     assert made <= {"var/constraints.txt"}, made
 
 
+@pytest.mark.parametrize("given", ["", "rows.csv"])
+@pytest.mark.parametrize("verb", ["data", "train"])
+def test_data_that_nobody_would_read_is_refused(verb, given, template, tmp_path):
+    project = copy(template, tmp_path / "it")
+    command = ["make", "--old-file=.venv/.ready", verb, f"DATA={given}"]
+    done = subprocess.run(command, cwd=project, capture_output=True, text=True)
+    assert done.returncode
+    assert "error: DATA= is for score and outcomes; say DATA_URI= here\n" in done.stderr
+
+
 @pytest.mark.parametrize("verb", ["image", "up", "down"])
 def test_the_engine_is_missing(verb, bare, template, tmp_path):
     project = copy(template, tmp_path / "it")

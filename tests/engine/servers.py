@@ -70,14 +70,14 @@ class Client:
 class Server:
     """`python -m <package> ARGUMENTS` in a folder, answering at `port`; leave it with `with`."""
 
-    def __init__(self, module: str, *arguments: str, port: int, folder: Path, **env: str) -> None:
+    def __init__(self, *arguments: str, port: int, folder: Path, **env: str) -> None:
         self.port, self.log = port, folder / f"server-{port}.log"
         own = own_settings()
         inherited = {name: value for name, value in os.environ.items() if name not in own}
         path = os.pathsep.join([str(SOURCE), os.environ.get("PYTHONPATH", "")])
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", f"flight_delays{module}", *arguments],
+                [sys.executable, "-m", "flight_delays", *arguments],
                 cwd=folder,
                 env={**inherited, "PYTHONPATH": path, **env},
                 stdout=log,
@@ -112,3 +112,10 @@ class Server:
         """Sends a signal; the exit code."""
         self.process.send_signal(how)
         return self.process.wait(30)
+
+
+def serving(bundles: Path, port: int = 0, **env: str) -> Server:
+    """A server of the folder of bundles of `test`, beside which it runs; nothing fetches them."""
+    port, folder = port or free_port(), bundles.parent
+    env |= {"SERVING_BUNDLES": str(folder)}
+    return Server("serve", "--no-follow", "--port", str(port), port=port, folder=folder, **env)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from flight_delays import cycle
 from flight_delays.cli import common, lifecycle, serving
 from flight_delays.errors import UserError
 
@@ -47,9 +48,23 @@ def test_a_value_of_a_report_is_shown_for_a_pipeline(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     common.write_report("cycle", {"version": "2", "promoted": ["test", "staging"], "refused": ""})
-    for what in ("cycle.version", "cycle.promoted", "cycle.refused", "cycle.unheard"):
+    for what in ("cycle.version", "cycle.promoted", "cycle.refused"):
         lifecycle.show(what)
-    assert capsys.readouterr().out == "version=2\npromoted=test staging\nrefused=\nunheard=\n"
-    for what in ("", "cycle", "train.version"):
+    assert capsys.readouterr().out == "version=2\npromoted=test staging\nrefused=\n"
+    for what in ("", "cycle", "train.version", "cycle.unheard"):
         with pytest.raises(UserError, match=rf"^WHAT={what}: is no value of a report"):
             lifecycle.show(what)
+    with pytest.raises(UserError, match=r"reports/cycle.json has version, promoted, refused$"):
+        lifecycle.show("cycle.unheard")
+
+
+def test_what_a_turn_of_the_cycle_did_is_said_first(
+    trained: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    done = cycle.Turn("unknown", "production holds no version", "2", promoted=["test"])
+    monkeypatch.setattr(cycle, "turn", lambda *_: done)
+    lifecycle.cycle(force=True)
+    assert capsys.readouterr().out.splitlines() == [
+        "trained version 2, now in test",
+        "the monitor says unknown: production holds no version",
+    ]

@@ -81,6 +81,29 @@ def test_digest_changes_with_demands_and_not_with_texts() -> None:
 
 
 @pytest.mark.parametrize(
+    ("annotation", "kind"),
+    [
+        (float | None, "number"),
+        (Annotated[int, Field(ge=0)] | None, "number"),
+        (bool, "number"),
+        (Literal[1, 2], "number"),
+        (Literal["a", None], "category"),
+        (Literal["a"] | None, "category"),
+        (Enum("E", {"x": "a"}), "category"),
+        (datetime | None, "time"),
+    ],
+)
+def test_a_field_is_a_number_a_category_or_a_time(annotation: Any, kind: str) -> None:
+    assert contract._kind(annotation) == kind
+
+
+@pytest.mark.parametrize("annotation", [Literal["a", 1], str | float, list[str], bytes, None, Any])
+def test_a_field_of_no_kind_is_refused_by_name(annotation: Any) -> None:
+    with pytest.raises(UserError, match=r"a field cannot be .*; use float"):
+        contract._kind(annotation)
+
+
+@pytest.mark.parametrize(
     ("column", "said"),
     [
         (np.array(["2013-01-01"], "datetime64[us]"), r"leaves x a time"),

@@ -15,6 +15,7 @@ from flight_delays.registry import base, history, promote
 from flight_delays.registry import store as registry
 from flight_delays.registry.base import Registry
 from flight_delays.serving.journal import store as journal
+from flight_delays.serving.journal.tables import outcome_line
 from flight_delays.training import snapshots, train
 
 from ..helpers import WINDOW, happen
@@ -122,7 +123,7 @@ def test_a_label_that_nobody_knows_stops_nothing(known: Registry) -> None:
         pytest.skip("a regression")
     happen(10, right=1.0)
     log = journal.Journal(settings.load().journal.url)
-    log.put_outcome(f"2031{0:028}", 7)
+    log.insert_outcomes([outcome_line(f"2031{0:028}", 7)])
     log.close()
     done = cycle.turn(kept(), known)
     assert done.verdict == "ok", done.reason

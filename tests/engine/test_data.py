@@ -22,8 +22,10 @@ from flight_delays.errors import UserError
 from flight_delays.project import data as project
 from flight_delays.project import features, target
 from flight_delays.serving.journal import store as journal
+from flight_delays.serving.journal.tables import outcome_line
 from flight_delays.training import snapshots as data
 
+from ..helpers import write_records
 from .conftest import Another
 
 FIELD = next(iter(features.Features.model_fields))
@@ -57,7 +59,22 @@ def test_a_label_that_was_mistyped_is_no_class(capsys: pytest.CaptureFixture[str
     told = pd.Series([0, 1, 7, *[2] * 10])
     assert data.rare(told, pd.Series([0, 1, 1])).tolist() == [False, False, True, *[False] * 10]
     assert ": 7 is no class of the source" in capsys.readouterr().out
+    data.rare(pd.Series(["a", "[b]"]), pd.Series(["a"]))
+    assert ": [b] is no class of the source" in capsys.readouterr().out
     assert not data.rare(told, pd.Series([0, 1, 7])).any()
+
+
+def test_a_snapshot_of_another_contract_is_validated_again(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = data.snapshot(settings.load())
+    frame = made.read()
+    assert frame.attrs == {"contract": contract.digest()}
+    monkeypatch.setattr(contract, "digest", lambda: "another")
+    pd.testing.assert_frame_equal(made.read(), frame, check_dtype=False)
+    less = data.store(frame.drop(columns=FIELD), "rows")
+    with pytest.raises(UserError, match=f"the snapshot: has no column {FIELD}; it has"):
+        data.find(less.fingerprint[:8]).read()
 
 
 def test_rows_that_break_the_contract_are_counted_and_shown(
@@ -96,8 +113,8 @@ def test_labelled_rows_of_the_journal_are_trained_on(trained: Path, sample: pd.D
         bundle.examples[0]["features"],
         answer,
     )
-    log.write([made, made._replace(id="b" * 32, key="no-label")])
-    log.put_outcome("a" * 32, label)
+    write_records(log, [made, made._replace(id="b" * 32, key="no-label")])
+    log.insert_outcomes([outcome_line("a" * 32, label)])
     log.close()
     after = data.snapshot(settings.load())
     assert len(after.read()) == len(before.read()) + 1
@@ -117,9 +134,12 @@ def test_rows_served_under_another_contract_are_left_out(
     at, answer = datetime(2031, 1, 1), {"prediction": label}
     less = {name: value for name, value in features.items() if name != FIELD}
     log = journal.Journal(settings.load().journal.url)
-    log.write(
-        journal.Record(key * 32, key, at, "1", "older", row, answer, label)
-        for key, row in (("a", features), ("b", {**less, FIELD: [1]}))
+    write_records(
+        log,
+        [
+            journal.Record(key * 32, key, at, "1", "older", row, answer, label)
+            for key, row in (("a", features), ("b", {**less, FIELD: [1]}))
+        ],
     )
     log.close()
     assert len(data.snapshot(settings.load()).read()) == len(before.read()) + 1
@@ -133,7 +153,7 @@ def test_without_a_time_a_late_label_is_newer_and_moves_no_other_row(
     monkeypatch.setattr(data, "TIME", None)
     late = [pd.Timestamp("2031-01-02"), pd.Timestamp("2031-01-01")]
     told = sample.iloc[:2].pipe(data.labelled, "rows").assign(**{data.ARRIVAL: late})
-    monkeypatch.setattr(data, "journalled", lambda *_: told)
+    monkeypatch.setattr(data, "from_journal", lambda *_: told)
     if features.KEY:
         told[features.KEY] = ["new-1", "new-2"]
     with_journal = settings.load(data={"uri": "rows.parquet", "journal": True})
@@ -158,7 +178,7 @@ def test_without_a_time_labels_that_came_in_one_go_are_in_an_order(
     label = data.records(data.labelled(sample, "rows"))[0][target.TARGET]
     one = journal.Record("0", None, datetime(2030, 1, 1), "1", "?", example, {}, label)
     log = journal.Journal(kept.journal.url)
-    log.write([one._replace(id=str(i)) for i in range(20)])
+    write_records(log, [one._replace(id=str(i)) for i in range(20)])
     log.close()
     frame = data.snapshot(kept).read()
     assert data.later(frame, data.until(frame.iloc[: len(sample) + 15])).sum() == 5
@@ -275,9 +295,12 @@ def test_a_key_that_repeats_keeps_its_rows(another: Another) -> None:
     journal = own("serving.journal.store")
     first, new = at[0].to_pydatetime(), datetime(2031, 1, 1)
     log = journal.Journal("sqlite:///var/journal.db")
-    log.write(
-        journal.Record(str(i), key, when, "1", "?", {"x": 1.0}, {}, 1)
-        for i, (key, when) in enumerate([("0", first), ("0", new), ("0", new), ("9", first)])
+    write_records(
+        log,
+        [
+            journal.Record(str(i), key, when, "1", "?", {"x": 1.0}, {}, 1)
+            for i, (key, when) in enumerate([("0", first), ("0", new), ("0", new), ("9", first)])
+        ],
     )
     log.close()
     made = own("training.snapshots").snapshot(own("settings").load())
@@ -302,9 +325,12 @@ def test_a_key_that_is_a_feature_stays_one(another: Another) -> None:
     rows_with(id=np.arange(200)).to_csv("rows.csv", index=False)
     journal = own("serving.journal.store")
     log = journal.Journal("sqlite:///var/journal.db")
-    log.write(
-        journal.Record(name, key, datetime(2031, 1, 1), "1", "?", {"id": id, "x": 1.0}, {}, 1)
-        for name, key, id in [("a", "their-own", 900), ("b", None, 901), ("c", None, 7)]
+    write_records(
+        log,
+        [
+            journal.Record(name, key, datetime(2031, 1, 1), "1", "?", {"id": id, "x": 1.0}, {}, 1)
+            for name, key, id in [("a", "their-own", 900), ("b", None, 901), ("c", None, 7)]
+        ],
     )
     log.close()
     made = own("training.snapshots").snapshot(own("settings").load())
@@ -312,7 +338,7 @@ def test_a_key_that_is_a_feature_stays_one(another: Another) -> None:
     assert table["id"].tolist() == [*range(200), 900, 901]
     assert table["_key"].tolist()[-3:] == ["199", "their-own", "901"]
     assert made.counts["journal_repeated"] == 1
-    assert own("training.snapshots").columns(table)["id"].dtype == np.float64
+    assert own("contract").from_frame(table)["id"].dtype == np.float64
 
 
 def test_what_became_of_every_row_is_said(
@@ -336,11 +362,14 @@ def test_the_newest_rows_of_a_long_journal_are_read(
     rows_with().to_csv("rows.csv", index=False)
     journal = own("serving.journal.store")
     log = journal.Journal("sqlite:///var/journal.db")
-    log.write(
-        journal.Record(str(i), str(i), datetime(2031, 1, 1 + i), "1", "?", row, {}, label)
-        for i, (row, label) in enumerate(
-            [({"x": 1}, 1), ({"x": 2}, 1), ({"x": 3}, 0), ({"x": 4}, "no"), ({"x": "?"}, 1)]
-        )
+    write_records(
+        log,
+        [
+            journal.Record(str(i), str(i), datetime(2031, 1, 1 + i), "1", "?", row, {}, label)
+            for i, (row, label) in enumerate(
+                [({"x": 1}, 1), ({"x": 2}, 1), ({"x": 3}, 0), ({"x": 4}, "no"), ({"x": "?"}, 1)]
+            )
+        ],
     )
     log.close()
     made = own("training.snapshots").snapshot(own("settings").load(data={"journal_rows": 4}))
@@ -498,9 +527,9 @@ def test_names_that_are_no_identifiers_and_truths_as_texts(another: Another) -> 
     assert own("batch.score").score(bundle, "rows.csv", "out.csv") == 200
     pd.DataFrame([e["features"] for e in bundle.examples]).to_csv("example.csv", index=False)
     assert own("batch.score").score(bundle, "example.csv", "out.csv") == len(bundle.examples)
-    quick = own("training.snapshots").columns(table)
-    table.attrs = {}  # as a snapshot of the first version: through the contract again
-    for name, column in own("training.snapshots").columns(table.assign(flag=truth)).items():
+    quick = own("contract").from_frame(table)
+    again = own("training.snapshots").validated(table.assign(flag=truth), "the snapshot")
+    for name, column in own("contract").from_frame(again).items():
         np.testing.assert_array_equal(quick[name], column)
 
 
@@ -611,10 +640,13 @@ def test_a_table_of_every_type_is_the_same_whole_and_in_parts(another: Another) 
             own("training.snapshots").typed(p, "t")
             for p in own("sources").partitions("t.parquet", 70)
         ]
-        columns = own("training.snapshots").columns(whole)
+        columns, others = (
+            own("contract").from_frame(own("training.snapshots").validated(table, "t"))
+            for table in (whole, pd.concat(parts))
+        )
         assert columns["at"][0] == np.datetime64("2024-01-01")
         assert whole["id"].tolist()[0] == "1"
-        for name, column in own("training.snapshots").columns(pd.concat(parts)).items():
+        for name, column in others.items():
             np.testing.assert_array_equal(columns[name], column, err_msg=name)
 
 

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -148,7 +147,8 @@ def test_only_one_side_that_refuses_is_a_difference(
 def test_difference_counts_rows_without_an_answer() -> None:
     nan, given = np.array([np.nan, 1.0, np.nan]), np.array([np.nan, np.nan, 2.0])
     assert bundles.differences(nan, given, False).tolist() == [0.0, np.inf, np.inf]
-    assert bundles.difference(np.array([200.0]), np.array([201.0]), False) == pytest.approx(0.005)
+    apart = bundles.differences(np.array([200.0]), np.array([201.0]), False)
+    assert apart == pytest.approx(0.005)
 
 
 def large(n: int = 2000) -> tuple[np.ndarray, np.ndarray]:
@@ -182,12 +182,14 @@ def test_a_model_that_needs_more_than_float32_is_refused(
     monkeypatch.setattr(export.contract, "derive", lambda _: derived)
     monkeypatch.setattr(export, "SAMPLE", len(frame))
     matrix = np.column_stack([start, start + length]).astype(np.float32)
-    fitted: Any = SimpleNamespace(numbers=["start", "end"], categories=[], classes=None)
-    fitted.model = LinearRegression().fit(matrix, length)
+
+    def fitted(model: Any) -> fitting.Fitted:
+        return fitting.Fitted(model.fit(matrix, length), None, ["start", "end"], [])
+
     with pytest.raises(UserError, match=r"start and end: float32.*subtract an origin.*derive"):
-        export._refuse_rounding(fitted, frame)
-    fitted.model = RandomForestRegressor(5, max_depth=3).fit(matrix, length)
-    export._refuse_rounding(fitted, frame)  # scikit-learn itself sees no more
+        export._refuse_rounding(fitted(LinearRegression()), frame)
+    # scikit-learn itself sees no more
+    export._refuse_rounding(fitted(RandomForestRegressor(5, max_depth=3)), frame)
 
 
 def test_an_older_bundle_is_served_with_the_numbers_it_was_trained_on(bundle_dir: Path) -> None:
@@ -248,20 +250,20 @@ def test_rows_without_an_answer_judge_nobody(
     bundle, row, name = refusing
     rows = bundles.ROWS.validate_python([row, row | {name: "never seen"}, row, row])
     (expected, *_), given = bundle.scores(contract.columns(rows[:1])), contract.columns(rows)
-    found = bundle.answers(given)
+    found = bundle.scores_or_nan(given)
     assert np.isnan(found[1]).all()
     np.testing.assert_allclose(found[[0, 2, 3]], [expected] * 3, atol=1e-6)
-    assert np.isnan(bundle.answers({k: v[[1]] for k, v in given.items()})).all()
+    assert np.isnan(bundle.scores_or_nan({k: v[[1]] for k, v in given.items()})).all()
 
     strange = np.arange(len(frame)) % 10 == 3
     frame = frame.assign(**{name: frame[name].astype(object).mask(strange, "never seen")})
     monkeypatch.setattr(unseen, "newer", lambda frame, bundle: np.ones(len(frame), dtype=bool))
-    scores = unseen.scores(bundle, frame, data.columns(frame))
+    scores = unseen.scores(bundle, frame)
     np.testing.assert_array_equal(np.isnan(scores.reshape(len(frame), -1)).any(axis=1), strange)
 
     monkeypatch.setattr(contract, "derive", lambda columns: {})
     with pytest.raises(errors.BundleError, match="no longer gives"):
-        bundle.answers(given)
+        bundle.scores_or_nan(given)
 
 
 def test_a_model_that_refuses_rows_that_judge_it_is_one_line(

@@ -332,7 +332,7 @@ def served(home: Path) -> Callable[..., Server]:
     def start(folder: Path, env: str = "test", **variables: str) -> Server:
         port = free_port()
         arguments = ("serve", "--env", env, "--port", str(port))
-        return Server("", *arguments, port=port, folder=folder, SERVING_POLL="0.2", **variables)
+        return Server(*arguments, port=port, folder=folder, SERVING_POLL="0.2", **variables)
 
     return start
 

@@ -24,8 +24,8 @@ from flight_delays.serving.journal import store as journals
 from flight_delays.serving.journal import tables
 from flight_delays.settings import load as load_settings
 
-from ..helpers import wait_for
-from .servers import Client, Server, free_port
+from ..helpers import wait_for, write_records
+from .servers import Client, serving
 
 Journal, Record = journals.Journal, journals.Record
 START = datetime(2020, 1, 1)
@@ -39,9 +39,13 @@ def record(n: int, at: datetime = START, **other: Any) -> Any:
     return made._replace(**other)
 
 
+def put_outcome(journal: Any, id: str, outcome: Any, at: datetime | None = None) -> None:
+    journal.insert_outcomes([tables.outcome_line(id, outcome, at)])
+
+
 def test_what_is_written_is_read(journal: Any) -> None:
     records = [record(n, outcome=[None, 0, False, "x", 1.5][n % 5]) for n in range(10)]
-    journal.write(records)
+    write_records(journal, records)
     kept = journal.rows()
     now = datetime.now(UTC).replace(tzinfo=None)
     assert all(now - HOUR < row.written <= now for row in kept)
@@ -52,14 +56,14 @@ def test_what_is_written_is_read(journal: Any) -> None:
 
 
 def test_writing_again_changes_nothing(journal: Any) -> None:
-    journal.write([record(0), record(1)])
-    journal.write([record(0, version="2"), record(2)])
+    write_records(journal, [record(0), record(1)])
+    write_records(journal, [record(0, version="2"), record(2)])
     assert [r.version for r in journal.rows()] == ["1", "1", "1"]
 
 
 def test_the_newest_by_event_time_oldest_first(journal: Any) -> None:
     hours = [3, 1, 2, 1, 0]
-    journal.write([record(n, START + HOUR * hour) for n, hour in enumerate(hours)])
+    write_records(journal, [record(n, START + HOUR * hour) for n, hour in enumerate(hours)])
     assert [r.id for r in journal.rows()] == ["id4", "id1", "id3", "id2", "id0"]
     assert [r.id for r in journal.rows(limit=3)] == ["id3", "id2", "id0"]
     since = journal.rows(since=START + HOUR)
@@ -67,7 +71,7 @@ def test_the_newest_by_event_time_oldest_first(journal: Any) -> None:
 
 
 def test_windows_by_version_and_label(journal: Any) -> None:
-    journal.write([record(n, version=str(n % 2), outcome=n or None) for n in range(4)])
+    write_records(journal, [record(n, version=str(n % 2), outcome=n or None) for n in range(4)])
     assert [r.id for r in journal.rows(version="1")] == ["id1", "id3"]
     assert [r.id for r in journal.rows(labelled=True)] == ["id1", "id2", "id3"]
     assert [r.id for r in journal.rows(labelled=False)] == ["id0"]
@@ -75,41 +79,41 @@ def test_windows_by_version_and_label(journal: Any) -> None:
 
 
 def test_an_outcome_may_come_first_and_twice(journal: Any) -> None:
-    journal.put_outcome("id0", "early")
-    journal.put_outcome("key1", 1, START)
+    put_outcome(journal, "id0", "early")
+    put_outcome(journal, "key1", 1, START)
     assert journal.rows() == []
-    journal.write([record(0), record(1), record(2, START + HOUR, key="key1")])
+    write_records(journal, [record(0), record(1), record(2, START + HOUR, key="key1")])
     assert [r.outcome for r in journal.rows()] == ["early", 1, None]
-    journal.put_outcome("id0", "late")
-    journal.put_outcome("key1", 2, START)
+    put_outcome(journal, "id0", "late")
+    put_outcome(journal, "key1", 2, START)
     assert [r.outcome for r in journal.rows()] == ["late", 2, None]
 
 
 def test_erasure_takes_the_outcomes_along(journal: Any) -> None:
-    journal.write([record(0), record(1), record(2, key="key1")])
-    journal.put_outcome("id0", 1)
-    journal.put_outcome("key1", 1, START)
+    write_records(journal, [record(0), record(1), record(2, key="key1")])
+    put_outcome(journal, "id0", 1)
+    put_outcome(journal, "key1", 1, START)
     assert journal.erase("id0")
     assert not journal.erase("id0")
     assert journal.erase_key("key1") == 2
-    journal.write([record(0), record(1)])
+    write_records(journal, [record(0), record(1)])
     assert [r.outcome for r in journal.rows()] == [None, None]
 
 
 def test_retention_counts_from_the_writing(journal: Any) -> None:
-    journal.write([record(0, datetime(1990, 1, 1), outcome=1)])
+    write_records(journal, [record(0, datetime(1990, 1, 1), outcome=1)])
     assert journal.prune(datetime(2000, 1, 1)) == 0, "an old event may be written today"
     assert journal.prune(datetime(3000, 1, 1)) == 1
-    journal.write([record(0)])
+    write_records(journal, [record(0)])
     assert journal.rows()[0].outcome is None
 
 
 def test_an_older_schema_is_upgraded(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     first = Journal(url)
-    first.write([record(0)])
+    write_records(first, [record(0)])
     first.close()
-    steps = [*journals.MIGRATIONS, "ALTER TABLE predictions ADD COLUMN extra INTEGER"]
-    monkeypatch.setattr(journals, "MIGRATIONS", steps)
+    steps = [*tables.MIGRATIONS, "ALTER TABLE predictions ADD COLUMN extra INTEGER"]
+    monkeypatch.setattr(tables, "MIGRATIONS", steps)
     for _ in range(2):
         later = Journal(url)
         (kept,) = later.rows()
@@ -121,7 +125,7 @@ def test_rows_from_before_there_were_environments_are_productions(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(journals, "MIGRATIONS", journals.MIGRATIONS[:4])
+        patch.setattr(tables, "MIGRATIONS", tables.MIGRATIONS[:4])
         first = Journal(url)
         with first.engine.begin() as connection:
             connection.exec_driver_sql(
@@ -130,7 +134,9 @@ def test_rows_from_before_there_were_environments_are_productions(
             )
         first.close()
     later = Journal(url)
-    later.write([record(n, environment=env) for n, env in enumerate(("test", "production", ""))])
+    write_records(
+        later, [record(n, environment=env) for n, env in enumerate(("test", "production", ""))]
+    )
     assert [r.environment for r in later.rows()] == ["", "test", "production", ""]
     assert [r.id for r in later.rows(environment="production")] == ["old", "id1", "id2"]
     assert [r.id for r in later.rows(environment="test")] == ["id0"]
@@ -146,7 +152,7 @@ def test_rows_from_before_there_were_environments_are_productions(
 def test_the_monitor_of_production_does_not_read_what_test_served(
     journal: Any, bundle_dir: Path
 ) -> None:
-    journal.write([record(n, environment="test", outcome=1) for n in range(3)])
+    write_records(journal, [record(n, environment="test", outcome=1) for n in range(3)])
     settings = load_settings().monitor
     seen = verdict.Verdict("unknown", "", "production", "1")
     bundle, now = load_bundle(bundle_dir), datetime.now(UTC).replace(tzinfo=None)
@@ -158,15 +164,18 @@ def test_the_monitor_of_production_does_not_read_what_test_served(
 
 def test_rows_are_counted_as_they_are_read(journal: Any) -> None:
     """Half of them at the same instant, as a batch is."""
-    journal.write(
-        record(
-            n,
-            START + HOUR * max(0, n - 10),
-            version=str(n % 2),
-            outcome=n if n % 3 else None,
-            environment=["test", "production"][n % 4 > 1],
-        )
-        for n in range(20)
+    write_records(
+        journal,
+        [
+            record(
+                n,
+                START + HOUR * max(0, n - 10),
+                version=str(n % 2),
+                outcome=n if n % 3 else None,
+                environment=["test", "production"][n % 4 > 1],
+            )
+            for n in range(20)
+        ],
     )
     spans = None, START + HOUR
     environments = None, "test", "production", "staging"
@@ -185,7 +194,7 @@ def test_doctor_counts_the_labelled_rows_and_reads_none(
 ) -> None:
     url = f"sqlite:///{tmp_path}/journal.db"
     journal = Journal(url)
-    journal.write([record(n, outcome=n or None) for n in range(3)])
+    write_records(journal, [record(n, outcome=n or None) for n in range(3)])
     journal.close()
     monkeypatch.setattr(Journal, "rows", None)
     said = doctor._journal(load_settings(journal={"url": url}))
@@ -197,12 +206,12 @@ def test_when_an_outcome_came_changes_only_with_it(journal: Any) -> None:
         return [r.labelled_at for r in journal.rows()]
 
     def put(outcome: Any) -> None:
-        journal.put_outcome("id0", outcome)  # by id, before its prediction
-        journal.put_outcome("key1", outcome, START)  # by key
+        put_outcome(journal, "id0", outcome)  # by id, before its prediction
+        put_outcome(journal, "key1", outcome, START)  # by key
 
     put(1)
     early = datetime.now(UTC).replace(tzinfo=None)
-    journal.write([record(0), record(1)])
+    write_records(journal, [record(0), record(1)])
     first = told()
     assert all(early - HOUR < at <= early for at in first)
     put(1)
@@ -213,12 +222,12 @@ def test_when_an_outcome_came_changes_only_with_it(journal: Any) -> None:
 
 
 def test_a_long_reader_holds_up_no_writer(journal: Any) -> None:
-    journal.write([record(n) for n in range(3000)])
+    write_records(journal, [record(n) for n in range(3000)])
     with journal.engine.connect().execution_options(yield_per=10) as connection:
         rows = iter(connection.exec_driver_sql("SELECT id FROM predictions"))
         next(rows)
         start = monotonic()
-        journal.write([record(n, outcome=n) for n in range(3000, 3010)])
+        write_records(journal, [record(n, outcome=n) for n in range(3000, 3010)])
         journal.erase("id3001")
         assert monotonic() - start < 5
         assert sum(1 for _ in rows) == 2999, "what it began to read"
@@ -229,7 +238,7 @@ def test_many_open_and_write_at_once(url: str) -> None:
     def write(n: int) -> None:
         mine = Journal(url)
         for i in range(5):
-            mine.write([record(n * 100 + i)])
+            write_records(mine, [record(n * 100 + i)])
         mine.close()
 
     threads = [threading.Thread(target=write, args=(n,)) for n in range(4)]
@@ -250,7 +259,7 @@ def test_a_file_that_another_is_writing_to_is_waited_for(tmp_path: Path) -> None
     done = threading.Timer(0.2, other.execute, ["COMMIT"])
     done.start()
     mine = Journal(f"sqlite:///{path}")
-    mine.write([record(1)])
+    write_records(mine, [record(1)])
     assert len(mine.rows()) == 1
     mine.close()
     done.join()
@@ -282,11 +291,11 @@ class Down(Journal):  # type: ignore[valid-type, misc]
     error: Exception = CLOSED
     tries = 0
 
-    def insert(self, *lines: Any) -> None:
+    def _insert(self, *lines: Any) -> None:
         self.tries += 1
         if self.down:
             raise self.error
-        super().insert(*lines)
+        super()._insert(*lines)
 
 
 def written(n: int) -> bytes:
@@ -299,9 +308,9 @@ def test_down_and_back(
     monkeypatch.setattr(writers, "SLOWEST", 0.02)
     journal = Down(f"sqlite:///{tmp_path}/journal.db")
     journal.down = True
-    writer = writers.Writer(journal, interval=0.01, limit=5)
+    writer = writers.Writer(journal, interval=0.01, max_lines=5)
     writer.start()
-    writer.add_outcome(journals.outcome_line("id0", 1))
+    writer.add_outcome(tables.outcome_line("id0", 1))
     came = datetime.now(UTC).replace(tzinfo=None)
     kept = [writer.add(written(n)) for n in range(8)]
     wait_for(lambda: not writer.up)
@@ -344,7 +353,7 @@ def test_no_error_ends_the_thread_that_writes(
         monkeypatch.setattr(writers.logger, "error", fail)
     journal = Down(f"sqlite:///{tmp_path}/journal.db")
     journal.down, journal.error = True, error
-    writer = writers.Writer(journal, interval=0.01, limit=5)
+    writer = writers.Writer(journal, interval=0.01, max_lines=5)
     writer.start()
     writer.add(written(0))
     wait_for(lambda: not writer.up)
@@ -358,7 +367,7 @@ def test_no_error_ends_the_thread_that_writes(
 def test_the_queue_is_bounded_by_bytes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     journal = Journal(f"sqlite:///{tmp_path}/journal.db")
     size = len(written(0))
-    writer = writers.Writer(journal, interval=60, limit=100, most=size * 3.5)
+    writer = writers.Writer(journal, interval=60, max_lines=100, max_bytes=size * 3.5)
     assert [writer.add(written(n)) for n in range(5)] == [True] * 3 + [False] * 2
     assert (writer.waiting, writer.dropped) == (3, 2)
     assert len(tell(caplog, logging.ERROR)) == 1
@@ -371,7 +380,7 @@ def test_the_queue_is_bounded_by_bytes(tmp_path: Path, caplog: pytest.LogCapture
 
 def test_no_byte_is_counted_wrong_when_all_add_at_once(tmp_path: Path) -> None:
     journal = Journal(f"sqlite:///{tmp_path}/journal.db")
-    writer = writers.Writer(journal, interval=0.001, limit=100_000)
+    writer = writers.Writer(journal, interval=0.001, max_lines=100_000)
     writer.start()
 
     def add(start: int) -> None:
@@ -389,16 +398,16 @@ def test_no_byte_is_counted_wrong_when_all_add_at_once(tmp_path: Path) -> None:
 
 def test_a_batch_is_bounded_by_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     journal = Journal(f"sqlite:///{tmp_path}/journal.db")
-    writer = writers.Writer(journal, interval=60, limit=100)
+    writer = writers.Writer(journal, interval=60, max_lines=100)
     monkeypatch.setattr(writers, "BATCH_BYTES", 2 * len(written(0)))
     batches: list[int] = []
-    insert = journal.insert
+    insert = journal.insert_predictions
 
-    def count(lines: Any, outcomes: Any = ()) -> None:
+    def count(lines: Any) -> None:
         batches.append(len(lines))
-        insert(lines, outcomes)
+        insert(lines)
 
-    monkeypatch.setattr(journal, "insert", count)
+    monkeypatch.setattr(journal, "insert_predictions", count)
     for n in range(5):
         writer.add(written(n))
     writer.add(written(5).replace(b'"{}"', b'"{' + b" " * 1000 + b'}"'))
@@ -421,7 +430,7 @@ def test_retention_that_failed_is_tried_again(
     monkeypatch.setattr(writers, "SLOWEST", 0.02)
     journal = Journal(f"sqlite:///{tmp_path}/journal.db")
     monkeypatch.setattr(journal, "prune", prune)
-    writer = writers.Writer(journal, interval=0.01, limit=5, retention=timedelta(days=1))
+    writer = writers.Writer(journal, interval=0.01, max_lines=5, retention=timedelta(days=1))
     writer.start()
     wait_for(lambda: len(tries) == 3 and writer.up)
     writer.stop()
@@ -430,7 +439,7 @@ def test_retention_that_failed_is_tried_again(
 
 def test_a_line_that_is_refused_does_not_hold_up_the_others(tmp_path: Path) -> None:
     journal = Journal(f"sqlite:///{tmp_path}/journal.db")
-    writer = writers.Writer(journal, interval=60, limit=100)
+    writer = writers.Writer(journal, interval=60, max_lines=100)
     for n in range(10):
         writer.add(written(n) if n != 6 else b'{"id":"id6"}')
     writer.flush()
@@ -444,7 +453,7 @@ def test_a_stop_with_the_database_down_says_what_is_lost(
 ) -> None:
     journal = Down(f"sqlite:///{tmp_path}/journal.db")
     journal.down = True
-    writer = writers.Writer(journal, interval=60, limit=100)
+    writer = writers.Writer(journal, interval=60, max_lines=100)
     writer.start()
     writer.add(written(0))
     writer.stop()
@@ -460,19 +469,17 @@ def test_what_a_server_that_ends_under_load_has_acknowledged(
     url, flush, write = f"sqlite:///{tmp_path}/journal.db", 0.3, 1.0
     body = {"features": json.loads((bundles / "1" / "examples.json").read_text())[0]["features"]}
     acknowledged: list[tuple[float, str]] = []
-    port = free_port()
+    server = serving(bundles, JOURNAL_URL=url, JOURNAL_FLUSH_SECONDS=str(flush))
 
     def ask() -> None:
-        client = Client(port)
+        client = Client(server.port)
         with suppress(OSError):
             while True:
                 status, answer = client("POST", "/predictions", body)
                 assert status == 200
                 acknowledged.append((monotonic(), answer["id"]))
 
-    variables = {"JOURNAL_URL": url, "JOURNAL_FLUSH_SECONDS": str(flush)}
-    arguments = (".serving", str(bundles), str(port))
-    with Server(*arguments, port=port, folder=tmp_path, **variables) as server:
+    with server:
         server.ready()
         threads = [threading.Thread(target=ask) for _ in range(4)]
         for thread in threads:

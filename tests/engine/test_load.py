@@ -23,7 +23,7 @@ from flight_delays.monitoring import verdict
 from flight_delays.registry import store as registry
 from flight_delays.serving.journal import store
 
-from .servers import Server
+from .servers import serving
 
 HERE = Path(flight_delays.__file__).parents[2]
 FEW = {"users": 5, "spawn_rate": 5, "run_time": 3, "p95_ms": 9e4, "p99_ms": 9e4}
@@ -113,18 +113,16 @@ def test_the_page_is_locusts_own_and_judges_nothing(
 
 
 def test_a_server_that_others_use_keeps_nothing_of_a_load_test(
-    bundle_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bundles: Path, tmp_path: Path, journal_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    url, port = f"sqlite:///{tmp_path}/journal.db", trial.free_port()
-    arguments = (".serving", str(bundle_dir), str(port))
-    with Server(*arguments, port=port, folder=tmp_path, JOURNAL_URL=url) as server:
+    with serving(bundles, JOURNAL_URL=journal_url) as server:
         aim = f"http://127.0.0.1:{server.ready().port}"
-        report = load.run(settings.load(load=FEW), bundle.load(bundle_dir), url=aim)
+        report = load.run(settings.load(load=FEW), bundle.load(bundles / "1"), url=aim)
         assert server.stop() == 0
     assert report["requests"] > 0
     assert not report["failures"]
-    assert not store.Journal(url).rows()
+    assert not store.Journal(journal_url).rows()
 
 
 def test_why_requests_failed_is_told(bundle_dir: Path, tmp_path: Path) -> None:

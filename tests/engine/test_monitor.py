@@ -24,6 +24,8 @@ from flight_delays.serving.journal.store import Journal, Record
 from flight_delays.settings import Monitor, Settings, load
 from flight_delays.training import snapshots
 
+from ..helpers import write_records
+
 START, SIZE, SEEDS = datetime(2024, 1, 1), 500, 40
 RULES = Monitor(window=SIZE)
 DELAY = timedelta(days=1)
@@ -351,10 +353,13 @@ def journal_of(settings: Settings, registry: Registry, repeat_first: bool) -> Jo
     answers = predict.predict(loaded, rows)
     outcomes = frame[target.TARGET].tolist()
     journal = Journal(settings.journal.url)
-    journal.write(
-        Record(str(i), None, START + timedelta(minutes=i), "1", loaded.manifest.contract,
-               row.model_dump(mode="json"), answer, outcome)
-        for i, (row, answer, outcome) in enumerate(zip(rows, answers, outcomes, strict=True))
+    write_records(
+        journal,
+        [
+            Record(str(i), None, START + timedelta(minutes=i), "1", loaded.manifest.contract,
+                   row.model_dump(mode="json"), answer, outcome)
+            for i, (row, answer, outcome) in enumerate(zip(rows, answers, outcomes, strict=True))
+        ],
     )  # fmt: skip
     return journal
 

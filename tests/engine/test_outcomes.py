@@ -22,6 +22,8 @@ from flight_delays.serving.journal.store import Journal, Record, opened
 from flight_delays.settings import load
 from flight_delays.training import snapshots as data
 
+from ..helpers import write_records
+
 pytestmark = pytest.mark.problem
 
 ID, KEY, WHEN = outcomes.ID, features.KEY, features.TIME or "time"
@@ -122,7 +124,7 @@ def test_ids_and_keys_of_digits_are_texts(
     answer = {"prediction": 0}
     number = "01234567890123456789012345678901"
     made = Record(number, "007", pd.Timestamp("2020-01-01").to_pydatetime(), "1", "c", {}, answer)
-    journal.write([made])
+    write_records(journal, [made])
     label = [target.target(sample).dropna().tolist()[0]]
     pd.DataFrame({ID: [number], "outcome": label}).to_csv("ids.csv", index=False)
     assert outcomes.write_outcomes(journal, classes, "ids.csv").matched == 1
@@ -139,7 +141,7 @@ def test_a_scoring_that_was_killed_keeps_each_row_once(
     with sqlite3.connect("rows.db") as db:
         sample.to_sql("rows", db, index=False)
     db.close()
-    real, calls = journal.insert, []
+    real, calls = journal.insert_predictions, []
 
     def stop_at_second(*arguments: Any) -> None:
         calls.append(1)
@@ -151,7 +153,7 @@ def test_a_scoring_that_was_killed_keeps_each_row_once(
         before, out = len(journal.rows()), f"{source.partition(':')[0]}.out.parquet"
         calls.clear()
         with monkeypatch.context() as patch:
-            patch.setattr(journal, "insert", stop_at_second)
+            patch.setattr(journal, "insert_predictions", stop_at_second)
             with pytest.raises(KeyboardInterrupt):
                 score.score(bundle, source, out, journal, "test")
         assert not Path(out).exists()

@@ -212,8 +212,8 @@ def test_rows_that_either_model_saw_do_not_judge(known: MlflowRegistry, tmp_path
     for name in (unseen.JUDGED, unseen.TRAINED):
         (old.path / name).unlink(missing_ok=True)  # as those of 0.1.0
     old.manifest.trained_until = data.until(frame.iloc[: len(frame) - 60])
-    columns, scores = data.columns(frame), unseen.scores
-    both = [np.isfinite(scores(b, frame, columns)).reshape(len(frame), -1) for b in (bundle, old)]
+    scores = unseen.scores
+    both = [np.isfinite(scores(b, frame)).reshape(len(frame), -1) for b in (bundle, old)]
     left = int((both[0].all(axis=1) & both[1].all(axis=1)).sum())
     assert 0 < left <= 60, "of equal rows some were trained on"
     free = settings.load(gates={**FREE, "min_rows": 10})
@@ -234,7 +234,7 @@ def test_a_model_that_is_worse_than_a_baseline_is_refused(known: MlflowRegistry)
     bundle = load_bundle(known.pull("2", Path("var/versions")))
     frame = data.snapshot(free).read()
     wrong = frame.assign(**{TARGET: frame[TARGET].to_numpy()[::-1]})
-    scores = unseen.scores(bundle, frame, data.columns(frame))
+    scores = unseen.scores(bundle, frame)
     own = gates.Scored("version 2", 1 - scores if scores.ndim == 2 else -9 * scores, None)
     own = dataclasses.replace(own, classes=bundle.manifest.classes)
     gate = gates.compare_scores(own, None, wrong if scores.ndim == 1 else frame, free.gates)

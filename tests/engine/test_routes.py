@@ -254,6 +254,18 @@ def test_a_path_beside_ours_and_another_method_are_yours(
     assert client.get("/predictions/5/reasons").json() == "mine 5"
 
 
+def test_a_database_of_your_own_that_fails_is_no_journal_of_ours(
+    own: Callable[[str], int], start: Callable[..., TestClient], tmp_path: Path
+) -> None:
+    own(
+        "import sqlalchemy as sa\nfrom fastapi import APIRouter\nrouter = APIRouter()\n"
+        "@router.get('/mine')\ndef mine() -> None:\n"
+        f"    sa.create_engine('sqlite:///{tmp_path}/none/x.db').connect()\n"
+    )
+    answer = start(tmp_path / "none", ready=False).get("/mine")
+    assert (answer.status_code, "went wrong here" in answer.text) == (500, True)
+
+
 def test_a_module_of_routes_without_a_router_is_refused(
     own: Callable[[str], int], start: Callable[..., TestClient], tmp_path: Path
 ) -> None:

@@ -43,7 +43,8 @@ def test_rows_that_clean_leaves_out_are_counted(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(data, "clean", lambda frame: frame.iloc[10:], raising=False)
-    assert len(score.scored(bundle, sample, "rows")) == len(sample) - 10
+    table, _ = score.scored(bundle, sample, "rows")
+    assert len(table) == len(sample) - 10
     assert "10 rows are left out by clean()" in capsys.readouterr().out
     broken = sample.assign(**{snapshots.FIELDS[0]: pd.Series([[1]] * len(sample))})
     with pytest.raises(UserError, match=r"row 5010\b"):

@@ -35,7 +35,7 @@ from flight_delays.serving.service import TIME_FEATURE as TIME
 from flight_delays.settings import load as load_settings
 
 from ..helpers import wait_for
-from .servers import SOURCE, Client, Server, free_port
+from .servers import SOURCE, Client, Server, serving
 
 FIELDS = Features.model_fields
 
@@ -45,9 +45,10 @@ def near(value: Any) -> Any:
     return pytest.approx(value, rel=1e-5) if isinstance(value, float) else value
 
 
-def state(client: TestClient) -> Any:
+def state(client: TestClient) -> service.Service:
     app: Any = client.app
-    return app.state
+    found: service.Service = app.state.service
+    return found
 
 
 def records(url: str) -> list[Any]:
@@ -82,7 +83,7 @@ def test_rows_of_one_turn_share_a_run_and_are_not_mixed_up(
         return await asyncio.gather(*(mine.one(ask) for ask in asks))
 
     together = asyncio.run(all_at_once())
-    alone: list[Any] = [mine._answers(live.served, [ask])[0] for ask in asks]
+    alone: list[Any] = [mine._answers(mine.served, [ask])[0] for ask in asks]
     assert sizes == [50]
     for one, other in zip(together, alone, strict=True):
         assert one["prediction"] == near(other["prediction"])
@@ -132,7 +133,7 @@ def test_a_row_that_the_model_refuses_is_named_and_a_fault_of_ours_is_none_of_th
     status: int,
     said: str,
 ) -> None:
-    bundle = state(client).live.served.bundle
+    bundle = state(client).served.bundle
     predictor, good = (
         bundle.predictor,
         bundle.derived(contract.columns([Features(**features)])),
@@ -180,7 +181,7 @@ def test_a_run_of_the_model_has_a_bound() -> None:
 def test_a_prediction_that_is_not_finite_is_refused(
     client: TestClient, features: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bundle = state(client).live.served.bundle
+    bundle = state(client).served.bundle
     predictor = bundle.predictor
     monkeypatch.setitem(
         bundle.__dict__, "predictor", lambda *matrices: np.full_like(predictor(*matrices), np.nan)
@@ -291,7 +292,7 @@ def test_a_mistyped_label_is_refused_and_a_new_class_is_said(
     client: TestClient, features: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = client.post("/predictions", json={"features": features}).json()
-    monkeypatch.setattr(state(client).live.served.bundle.manifest, "classes", [1, 2])
+    monkeypatch.setattr(state(client).served.bundle.manifest, "classes", [1, 2])
     path = f"/predictions/{made['id']}/outcome"
     refused = client.put(path, json={"outcome": 7})
     assert (refused.status_code, "(1, 2)" in refused.text) == (422, True)
@@ -473,7 +474,7 @@ def test_texts_that_are_hard_to_keep(client: TestClient, features: dict[str, Any
 def test_an_unseen_category_is_served_and_counted(
     client: TestClient, features: dict[str, Any]
 ) -> None:
-    known = [n for n in state(client).live.served.known if FIELDS[n].annotation is str]
+    known = [n for n in state(client).served.known_categories if FIELDS[n].annotation is str]
     if not known:
         pytest.skip("the contract has no free text that the model sees")
     body = {"features": {**features, known[0]: "never seen"}}
@@ -814,10 +815,8 @@ def test_an_idle_connection_outlives_the_waits_of_clients(
 
 
 @pytest.fixture
-def server(bundles: Path, tmp_path: Path, journal_url: str) -> Iterator[Server]:
-    port = free_port()
-    arguments = (".serving", str(bundles), str(port))
-    with Server(*arguments, port=port, folder=tmp_path, JOURNAL_URL=journal_url) as process:
+def server(bundles: Path, journal_url: str) -> Iterator[Server]:
+    with serving(bundles, JOURNAL_URL=journal_url) as process:
         yield process.ready()
 
 
@@ -953,9 +952,8 @@ def test_a_kill_loses_only_what_came_since_the_last_write(
     assert earlier <= kept <= earlier | last
 
 
-def test_a_port_in_use_is_one_clear_line(server: Server, bundles: Path, tmp_path: Path) -> None:
-    other = Server(".serving", str(bundles), str(server.port), port=server.port, folder=tmp_path)
-    with other:
+def test_a_port_in_use_is_one_clear_line(server: Server, bundles: Path) -> None:
+    with serving(bundles, server.port) as other:
         assert other.process.wait(30) == 1
     told = other.log.read_text().strip().splitlines()
     assert len(told) == 1

@@ -49,6 +49,15 @@ def test_a_level_may_be_written_in_small_letters() -> None:
     assert settings.load(serving={"log_level": "info"}).serving.log_level == "INFO"
 
 
+def test_a_setting_of_several_kinds_is_one_error() -> None:
+    said = r"^settings: monitor.window = 20: Input should be greater than or equal to 30 or 'day'"
+    with pytest.raises(UserError, match=said) as error:
+        settings.load(monitor={"window": 20})
+    assert "constrained" not in str(error.value)
+    with pytest.raises(UserError, match=r"train\.windows\.1 = 'x': Input should be a valid number"):
+        settings.load(train={"windows": [1, "x"]})
+
+
 def test_variables_of_others_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATA", "rows.csv")
     monkeypatch.setenv("MODEL_SERVER_WORKERS", "4")

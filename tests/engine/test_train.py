@@ -11,6 +11,7 @@ import pytest
 from flight_delays import bundle as bundles
 from flight_delays import contract, settings
 from flight_delays import predict as predict_
+from flight_delays.errors import UserError
 from flight_delays.evaluation import metric
 from flight_delays.project import features, metrics
 from flight_delays.project.target import TARGET
@@ -57,6 +58,13 @@ def test_the_window_that_does_best_is_taken(project: Path) -> None:
     assert judged.window == len(frame) or judged.tried[judged.window] == better(
         judged.tried.values()
     )
+
+
+def test_a_number_that_is_no_class_is_named(project: Path) -> None:
+    frame = data.snapshot(settings.load()).read()
+    broken = frame.assign(**{TARGET: [i + 0.5 for i in range(len(frame))]})
+    with pytest.raises(UserError, match=rf"^{TARGET}: 0.5 is no class, and project/model.py"):
+        fitting.judge(broken, settings.load().train)
 
 
 @pytest.mark.problem

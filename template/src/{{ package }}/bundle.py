@@ -43,10 +43,15 @@ class JudgedOn(BaseModel):
     """The main metric of each window of training rows that was tried, by its rows."""
 
 
-class Manifest(BaseModel):
-    """What a bundle is. The registry's version number is the name of its directory."""
+class _Format(BaseModel):
+    """What every manifest says, of whichever version."""
 
     format: int = 1
+
+
+class Manifest(_Format):
+    """What a bundle is. The registry's version number is the name of its directory."""
+
     name: str
     run: str
     """The tracking run that made it."""
@@ -73,7 +78,7 @@ class Manifest(BaseModel):
     numbers: list[str]
     categories: list[str]
     dtype: Literal["float32", "float64"] = "float32"
-    """Of the model's numbers, in training and since."""
+    """In which the model takes its numbers, in training and served."""
     files: dict[str, str]
 
 
@@ -117,10 +122,10 @@ class Bundle:
         """Raw columns in; probabilities (n, k) or values (n,) out, float64."""
         return self.scores_of(self.derived(columns))
 
-    def answers(self, columns: Columns) -> np.ndarray:
+    def scores_or_nan(self, columns: Columns) -> np.ndarray:
         """The same as `scores`, with NaN for each row that the model has no answer for."""
         classes = self.manifest.classes
-        return answers(self.scores, columns, () if classes is None else (len(classes),))
+        return scores_or_nan(self.scores, columns, () if classes is None else (len(classes),))
 
     def derived(self, columns: Columns) -> Columns:
         """Raw columns in, those that the model sees out; raises BundleError where one is gone."""
@@ -147,11 +152,11 @@ class Bundle:
 
     def _refusal(self, derived: Columns, error: ValueError) -> str:
         """Why the model refused, naming what the training data do not hold where it is one row."""
-        named = []
-        for name in [*self.manifest.numbers, *self.manifest.categories]:
-            summary, (value, *more) = self.reference["columns"][name], derived[name].tolist()
-            if more:
-                return reason(error)
+        names, named = [*self.manifest.numbers, *self.manifest.categories], []
+        if len(derived[names[0]]) > 1:
+            return reason(error)
+        for name in names:
+            summary, (value,) = self.reference["columns"][name], derived[name].tolist()
             if value == "" or value != value:
                 named += [f"{name} is missing"] if not summary["missing"] else []
             elif value not in summary.get("counts", [value]):
@@ -161,7 +166,7 @@ class Bundle:
         return f"{unseen}{reason(error)}"
 
 
-def answers(
+def scores_or_nan(
     score: Callable[[Columns], np.ndarray], columns: Columns, shape: tuple[int, ...]
 ) -> np.ndarray:
     """Scores (n, *shape) of raw columns; NaN in rows that `score` raises for, or whose answer no
@@ -179,7 +184,7 @@ def answers(
             return np.full((n, *shape), np.nan)
         halves = slice(n // 2), slice(n // 2, n)
         parts = [{name: column[half] for name, column in columns.items()} for half in halves]
-        return np.concatenate([answers(score, part, shape) for part in parts])
+        return np.concatenate([scores_or_nan(score, part, shape) for part in parts])
     each = tuple(range(1, found.ndim))
     there = (np.abs(found) <= contract.LARGEST).all(axis=each, keepdims=True)
     return np.where(there, found, np.nan)
@@ -193,14 +198,10 @@ def digest_of(path: Path) -> str:
 def intact(path: Path, digest: str) -> bool:
     """Whether a folder is, byte for byte, the bundle of that digest."""
     try:
-        return digest_of(path) == digest and _changed(path, _manifest(path)) is None
+        manifest = Manifest.model_validate_json((path / "manifest.json").read_bytes())
+        return digest_of(path) == digest and _changed(path, manifest) is None
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValidationError):
         return False
-
-
-def difference(expected: np.ndarray, given: np.ndarray, classifies: bool) -> float:
-    """The largest of `differences`."""
-    return float(differences(expected, given, classifies).max(initial=0.0))
 
 
 def differences(expected: np.ndarray, given: np.ndarray, classifies: bool) -> np.ndarray:
@@ -239,8 +240,13 @@ def load(path: Path, any_contract: bool = False) -> Bundle:
     Raises BundleError when it is wrong, and Unreadable when it could not be read, which may pass.
     """
     try:
-        _known(path)
-        manifest = _manifest(path)
+        text = (path / "manifest.json").read_bytes()
+        if (found := _Format.model_validate_json(text).format) > FORMAT:
+            raise BundleError(
+                f"{path}: is of format {found}, and this code reads {FORMAT} at most; refused: "
+                "update the project (`make update`)"
+            )
+        manifest = Manifest.model_validate_json(text)
         if other := _changed(path, manifest):
             raise BundleError(f"{other}: is not the file that was registered; refused")
         if needed := {predictor.FILE, *NEEDED} - manifest.files.keys():
@@ -275,24 +281,6 @@ def _unread(path: Path, error: Exception) -> Unreadable:
     return Unreadable(f"{path}: could not be read: {reason(error)}; try again")
 
 
-class _Format(BaseModel):
-    format: int = 1
-
-
-def _known(path: Path) -> None:
-    """Raises BundleError for a format that is newer than this code."""
-    found = _Format.model_validate_json((path / "manifest.json").read_bytes()).format
-    if found > FORMAT:
-        raise BundleError(
-            f"{path}: is of format {found}, and this code reads {FORMAT} at most; refused: update "
-            "the project (`make update`)"
-        )
-
-
-def _manifest(path: Path) -> Manifest:
-    return Manifest.model_validate_json((path / "manifest.json").read_bytes())
-
-
 def _changed(path: Path, manifest: Manifest) -> Path | None:
     """The first file that is not the one the manifest names; None if all are."""
     files = manifest.files.items()
@@ -303,6 +291,6 @@ def _reproduce(bundle: Bundle) -> None:
     rows = contract.read([example["features"] for example in bundle.proofs])
     expected = np.array([example["expected"] for example in bundle.proofs])
     given = bundle.scores(contract.columns(rows))
-    worst = difference(expected, given, bundle.manifest.classes is not None)
+    worst = differences(expected, given, bundle.manifest.classes is not None).max(initial=0.0)
     if not worst <= TOLERANCE:
         raise BundleError(f"{bundle.path}: examples differ by {worst:.2g}; refused")

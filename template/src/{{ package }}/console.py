@@ -13,6 +13,11 @@ console = Console(highlight=False)
 _shown = console.is_terminal and not os.environ.get("CI")
 
 
+def say(text: str, style: str | None = None) -> None:
+    """Prints a text in one line, and as it is: what it has in brackets is no markup."""
+    console.print(text, style=style, markup=False, soft_wrap=True)
+
+
 @contextmanager
 def step(name: str) -> Iterator[None]:
     """Shows that a step runs, and how long it took."""

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from enum import Enum
@@ -16,45 +16,36 @@ from numpy.typing import DTypeLike
 from pydantic import AliasChoices, BaseModel, TypeAdapter
 
 from .errors import UserError
-from .project.features import Features, derive
+from .project.features import Features
+from .project.features import derive as derive  # others call it here
 
 Columns = dict[str, np.ndarray]
 """One array a column, all of one length: numbers are float64 with NaN where missing, categories
 are strings (object) with "" where missing, times are datetime64[us] with NaT where missing."""
 
 
+def _types(annotation: Any) -> set[type]:
+    """The Python types of a field's values, None apart."""
+    origin, inner = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _types(inner[0])
+    if origin in (Union, UnionType):
+        return {t for a in inner for t in _types(a)}
+    return ({type(value) for value in inner} if origin is Literal else {annotation}) - {NoneType}
+
+
 def _kind(annotation: Any) -> str:
-    if get_origin(annotation) is Annotated:
-        return _kind(get_args(annotation)[0])
-    if get_origin(annotation) in (Union, UnionType):
-        kinds = {_kind(a) for a in get_args(annotation) if a is not NoneType}
-        if len(kinds) == 1:
-            return kinds.pop()
-    elif get_origin(annotation) is Literal:
-        return "category" if isinstance(get_args(annotation)[0], str) else "number"
-    elif isinstance(annotation, type):
-        if issubclass(annotation, datetime):
-            return "time"
-        if issubclass(annotation, str | Enum):
-            return "category"
-        if issubclass(annotation, float | int):
-            return "number"
+    types = _types(annotation)
+    for kind, classes in _CLASSES.items():
+        if types and all(isinstance(t, type) and issubclass(t, classes) for t in types):
+            return kind
     raise UserError(
         f"Features: a field cannot be {annotation}; use float, int, bool, str, "
         "Literal, an Enum of strings or datetime, with | None where it may be missing"
     )
 
 
-def _types(annotation: Any) -> set[type]:
-    if get_origin(annotation) is Annotated:
-        return _types(get_args(annotation)[0])
-    if get_origin(annotation) is Literal:
-        return {type(value) for value in get_args(annotation)}
-    if get_origin(annotation) in (Union, UnionType):
-        return {t for a in get_args(annotation) if a is not NoneType for t in _types(a)}
-    return {annotation}
-
-
+_CLASSES = {"time": datetime, "category": str | Enum, "number": float | int}
 KINDS: dict[str, str] = {name: _kind(f.annotation) for name, f in Features.model_fields.items()}
 """Of each raw field: number, category or time."""
 ALIASES: dict[str, list[str]] = {
@@ -66,11 +57,8 @@ ALIASES: dict[str, list[str]] = {
 ROWS: TypeAdapter[list[Features]] = TypeAdapter(list[Features])
 TYPES: dict[str, set[type]] = {n: _types(f.annotation) for n, f in Features.model_fields.items()}
 """Of each raw field: the Python types of its values, None apart."""
-LARGEST = np.finfo(np.float32).max
 NUMBERS = [name for name, kind in KINDS.items() if kind == "number"]
-OTHERS = {name: kind for name, kind in KINDS.items() if kind != "number"}
-
-
+LARGEST = np.finfo(np.float32).max
 # A date alone, or with a time of day, and that with an offset from UTC or without.
 ISO = (
     r"\d{4}-\d\d-\d\d"
@@ -109,27 +97,6 @@ def utc(time: datetime) -> datetime:
     return time.astimezone(UTC).replace(tzinfo=None) if time.tzinfo else time
 
 
-def _number(values: list[Any]) -> np.ndarray:
-    return np.array(values, dtype=np.float64)  # None becomes NaN
-
-
-def _category(values: list[Any]) -> np.ndarray:
-    column = np.empty(len(values), dtype=object)
-    column[:] = ["" if v is None else v.value if isinstance(v, Enum) else v for v in values]
-    return column
-
-
-def _time(values: list[Any]) -> np.ndarray:
-    return np.array([v and utc(v) for v in values], dtype="datetime64[us]")  # None becomes NaT
-
-
-_READ: dict[str, Callable[[list[Any]], np.ndarray]] = {
-    "number": _number,
-    "category": _category,
-    "time": _time,
-}
-
-
 def columns(rows: Sequence[BaseModel]) -> Columns:
     """The raw columns of validated rows: the one place where None turns into a missing value.
 
@@ -138,20 +105,25 @@ def columns(rows: Sequence[BaseModel]) -> Columns:
     read = [row.__dict__ for row in rows]
     try:
         # one array for all numbers: a call for each costs more than a small forest
-        block = np.array([[row[name] for row in read] for name in NUMBERS], dtype=np.float64)
-        found = dict(zip(NUMBERS, block, strict=True))
-        for name, kind in OTHERS.items():
-            found[name] = _READ[kind]([row[name] for row in read])
+        numbers = [*np.array([[row[n] for row in read] for n in NUMBERS], dtype=np.float64)]
     except (ArithmeticError, ValueError):
-        found = {name: _named(name, [row[name] for row in read]) for name in KINDS}
-    return {name: found[name] for name in KINDS}
+        numbers = [_column(name, read) for name in NUMBERS]  # says which
+    found = dict(zip(NUMBERS, numbers, strict=True))
+    return {name: found[name] if name in found else _column(name, read) for name in KINDS}
 
 
-def _named(name: str, values: list[Any]) -> np.ndarray:
+def _column(name: str, rows: list[dict[str, Any]]) -> np.ndarray:
+    values = [row[name] for row in rows]
     try:
-        return _READ[KINDS[name]](values)
+        if KINDS[name] == "number":
+            return np.array(values, dtype=np.float64)  # None becomes NaN
+        if KINDS[name] == "time":
+            return np.array([v and utc(v) for v in values], dtype="datetime64[us]")  # None: NaT
     except (ArithmeticError, ValueError) as error:
         raise ValueError(f"{name}: {error}") from None
+    column = np.empty(len(values), dtype=object)
+    column[:] = ["" if v is None else v.value if isinstance(v, Enum) else v for v in values]
+    return column
 
 
 def from_frame(frame: Any) -> Columns:
@@ -298,25 +270,3 @@ def former(model: type[BaseModel] = Features) -> str:
 
     schema = json.dumps(bare(model.model_json_schema()), sort_keys=True)
     return hashlib.sha256(schema.encode()).hexdigest()[:12]
-
-
-__all__ = [
-    "ALIASES",
-    "KINDS",
-    "NUMBERS",
-    "ROWS",
-    "TYPES",
-    "Columns",
-    "columns",
-    "derive",
-    "digest",
-    "from_frame",
-    "iso",
-    "matches",
-    "matrices",
-    "names",
-    "read",
-    "sent",
-    "stack",
-    "utc",
-]

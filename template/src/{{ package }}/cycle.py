@@ -84,10 +84,9 @@ def choose(
     """
     judged = judge(frame, settings.train)
     rows, limits = judged.frame, settings.gates
-    columns = snapshots.columns(rows)
 
     def scored(bundle: Bundle) -> Scored:
-        scores = unseen.scores(bundle, rows, columns)
+        scores = unseen.scores(bundle, rows)
         return Scored(f"version {bundle.version}", scores, bundle.manifest.classes)
 
     seen = np.full((judged.first, *judged.scores.shape[1:]), np.nan)

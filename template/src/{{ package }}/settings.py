@@ -249,8 +249,14 @@ def load(**flags: dict[str, Any]) -> Settings:
     try:
         return Settings(**flags)  # type: ignore[arg-type]
     except ValidationError as error:
+        wrong: dict[str, list[str]] = {}
+        for e in error.errors():
+            # Of a setting of several kinds each is an error, with the kind's name in its place.
+            name = [str(part) for i, part in enumerate(e["loc"]) if i < 2 or isinstance(part, int)]
+            wrong.setdefault(f"{'.'.join(name)} = {e['input']!r}", []).append(e["msg"])
         lines = [
-            f"{'.'.join(map(str, e['loc']))} = {e['input']!r}: {e['msg']}" for e in error.errors()
+            f"{what}: {' or '.join([why, *(w.removeprefix('Input should be ') for w in more)])}"
+            for what, (why, *more) in wrong.items()
         ]
         raise UserError(
             f"settings: {'; '.join(lines)}; see settings.py for what there is"

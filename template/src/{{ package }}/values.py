@@ -17,6 +17,9 @@ from .contract import ISO
 from .errors import UserError
 from .sources import EXACT
 
+TRUTH = "true or false"
+"""The kind of a label that is a bool."""
+
 
 def plain(column: pd.Series) -> list[Any]:
     """Plain Python values, None where missing."""
@@ -114,28 +117,21 @@ def exact(column: pd.Series, where: str) -> None:
     if pd.api.types.is_integer_dtype(column.dtype):
         column = column[(column > EXACT) | (column < -EXACT)]
     for row, value in zip(column.index, plain(column), strict=True):
-        if isinstance(value, str) and re.fullmatch(r"[+-]?\d{16,}", value.strip()):
-            number = int(value)
-        else:
-            number = value
-        if isinstance(number, int) and abs(number) > EXACT and not _float_holds(number):
+        digits = isinstance(value, str) and re.fullmatch(r"[+-]?\d{16,}", value.strip())
+        number = int(value) if digits else value
+        if not isinstance(number, int) or abs(number) <= EXACT:
+            continue
+        if abs(number) >= 2**63 or float(number) != number:
             raise UserError(
                 f"{where}: {number} in row {row} is more than float64 holds to the unit; make the "
                 "field a str if it is a name, or subtract or divide in clean() of project/data.py"
             )
 
 
-def _float_holds(value: int) -> bool:
-    try:
-        return float(value) == value and abs(value) < 2**63
-    except OverflowError:
-        return False
-
-
 def kind(label: Any) -> str | None:
     """What a label is, in words; None for what can be none."""
     if isinstance(label, bool):
-        return "true or false"
+        return TRUTH
     if isinstance(label, int | float):
         return "a number" if isinstance(label, int) or isfinite(label) else None
     return "a text" if isinstance(label, str) else None

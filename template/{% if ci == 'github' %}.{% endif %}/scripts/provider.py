@@ -50,15 +50,9 @@ def names() -> set[str]:
     found: set[str] = set()
     for kind in ("variables", "secrets"):
         for path in (kind, f"organization-{kind}"):
-            command = (
-                "api",
-                "--paginate",
-                f"{REPOSITORY}/actions/{path}",
-                "--jq",
-                f".{kind}[].name",
-            )
+            command = ("api", "--paginate", f"{REPOSITORY}/actions/{path}")
             try:
-                found.update(gh(*command, **_server()).split())
+                found.update(gh(*command, "--jq", f".{kind}[].name", **_server()).split())
             except Failed:
                 if path == kind:
                     raise

@@ -22,10 +22,8 @@ from ..project.features import KEY, TIME, Features
 from ..serving.journal.store import Journal
 from ..serving.journal.tables import line
 from ..serving.schemas import Key
-from .outcomes import BATCH, ID
+from .outcomes import ID, chunks
 
-LINES = "_line"
-"""The column of the lines while a table is made."""
 _KEY = TypeAdapter(Key)
 
 
@@ -45,8 +43,8 @@ def identified(
     answers: Sequence[dict[str, Any]],
     job: Job,
     start: int,
-) -> pd.DataFrame:
-    """The same table with each prediction's ID and its line for the journal.
+) -> list[bytes]:
+    """Puts each prediction's ID into its table, and returns the lines for the journal.
 
     `table` holds KEY and TIME where there are. An id is made of the job, the row's number and what
     it holds: the same row of the same source, scored again by the same version, is no second
@@ -56,22 +54,21 @@ def identified(
     now = datetime.now(UTC).replace(tzinfo=None)
     version, own = bundle.version, contract.digest()
     ids: list[str | None] = []
-    lines: list[str | None] = []
+    lines: list[bytes] = []
     keys = table[KEY] if KEY in table else [None] * len(table)
     times = table[TIME] if TIME in table else [None] * len(table)
     for i, (row, answer, key, at) in enumerate(zip(rows, answers, keys, times, strict=True), start):
         if not _finite(answer):
             ids.append(None)
-            lines.append(None)
             continue
         name, when = None if pd.isna(key) else _name(key, i), None if pd.isna(at) else at
         features = row.model_dump_json(by_alias=True)
         seed = f"{job.name}\n{i}\n{name}\n{when}\n{features}"
-        ids.append(hashlib.sha256(seed.encode()).hexdigest()[:32])
-        made = line(str(ids[-1]), name, when or now, version, own, row, answer, job.environment)
-        lines.append(made.decode())
+        made = hashlib.sha256(seed.encode()).hexdigest()[:32]
+        ids.append(made)
+        lines.append(line(made, name, when or now, version, own, row, answer, job.environment))
     table.insert(0, ID, pd.Series(ids, dtype=object))
-    return table.assign(**{LINES: pd.Series(lines, dtype=object)})
+    return lines
 
 
 def _finite(answer: dict[str, Any]) -> bool:
@@ -86,24 +83,15 @@ def _name(key: Any, row: int) -> str:
         raise UserError(f"row {row}: {KEY} {key!r}: {error.errors()[0]['msg']}") from None
 
 
-def set_aside(table: pd.DataFrame, path: Path) -> pd.DataFrame:
-    """Leaves the lines in a file, and returns the table without them."""
-    if LINES not in table:
-        return table
-    path.write_text("\n".join(table[LINES].dropna()))
-    return table.drop(columns=LINES)
-
-
 def write(journal: Journal, paths: Sequence[Path]) -> None:
-    """Writes the lines that were set aside; what the journal holds already stays as it is.
+    """Writes the lines of files; what the journal holds already stays as it is.
 
     Raises UserError when the database fails.
     """
     try:
         for path in paths:
-            lines = path.read_bytes().splitlines()  # within a line they are escaped
-            for at in range(0, len(lines), BATCH):
-                journal.insert(lines[at : at + BATCH])
+            for part in chunks(path.read_bytes().splitlines()):  # within a line they are escaped
+                journal.insert_predictions(part)
     except sa.exc.SQLAlchemyError as error:
         raise UserError(
             f"journal: {reason(error)}; run it again: what is written is not written twice"

@@ -68,11 +68,10 @@ def write_outcomes(
     labels = frame[OUTCOME]
     refs, times = _references(frame, there)
     written, lines = Written(without=int(labels.isna().sum())), []
-    wanted: list[tuple[str, datetime]] = []
-    rows: list[int] = []
-    values = zip(labels.astype(object), labels.notna(), refs, times, strict=True)
-    for row, (value, known, ref, at) in enumerate(values):
-        if not known:
+    wanted: list[tuple[int, str, datetime]] = []
+    rows = zip(labels.astype(object), labels.notna(), refs, times, strict=True)
+    for row, (value, labelled, ref, at) in enumerate(rows):
+        if not labelled:
             continue
         written.labels += 1
         try:
@@ -83,13 +82,12 @@ def write_outcomes(
         except ValueError as error:
             written.refused.append(f"row {row}: {error}")
             continue
-        wanted.append((name, at))
-        rows.append(row)
+        wanted.append((row, name, at))
         lines.append(outcome_line(name, outcome, None if at is NEVER else at))
     try:
-        _match(journal, wanted, rows, written)
-        for part in [] if written.refused else _chunks(lines):
-            journal.insert([], part)
+        _match(journal, wanted, written)
+        for part in [] if written.refused else chunks(lines):
+            journal.insert_outcomes(part)
     except sa.exc.SQLAlchemyError as error:
         raise UserError(
             f"journal: {reason(error)}; run it again: a label that was written is written over"
@@ -156,10 +154,9 @@ def _label(value: Any, classes: list[Any] | None, new: bool) -> Any:
         raise ValueError(f"{OUTCOME} {error}") from None
 
 
-def _match(
-    journal: Journal, wanted: list[tuple[str, datetime]], rows: list[int], written: Written
-) -> None:
-    """Counts the labels by what the journal holds; an id that it does not know is refused."""
+def _match(journal: Journal, wanted: list[tuple[int, str, datetime]], written: Written) -> None:
+    """Counts the labels, (row, id or key, time), by what the journal holds; an id that it does not
+    know is refused."""
     predictions, outcomes = PREDICTIONS.c, OUTCOMES.c
     with journal.engine.connect() as connection:
 
@@ -169,16 +166,18 @@ def _match(
             query = sa.select(name, at).where(names, sa.tuple_(name, at).in_(pairs))
             return {tuple(row) for row in connection.execute(query)}
 
-        for part, numbers in zip(_chunks(wanted), _chunks(rows), strict=True):
-            by_id = [ref for ref, at in part if at is NEVER]
-            by_key = [pair for pair in part if pair[1] is not NEVER]
+        for part in chunks(wanted):
+            by_id = [ref for _, ref, at in part if at is NEVER]
+            by_key = [(ref, at) for _, ref, at in part if at is not NEVER]
             ids = sa.select(predictions.id).where(predictions.id.in_(by_id))
             known = {
                 *connection.execute(ids).scalars(),
                 *found(predictions.key, predictions.at, by_key),
             }
-            written.replaced += len(found(outcomes.ref, outcomes.at, part))
-            for row, (ref, at) in zip(numbers, part, strict=True):
+            written.replaced += len(
+                found(outcomes.ref, outcomes.at, [(ref, at) for _, ref, at in part])
+            )
+            for row, ref, at in part:
                 if (ref if at is NEVER else (ref, at)) in known:
                     written.matched += 1
                 elif at is NEVER:
@@ -187,6 +186,7 @@ def _match(
                     written.early += 1
 
 
-def _chunks(items: Sequence[Any]) -> Iterator[Sequence[Any]]:
+def chunks(items: Sequence[Any]) -> Iterator[Sequence[Any]]:
+    """At most BATCH of them at a time: what one statement of a database takes."""
     for start in range(0, len(items), BATCH):
         yield items[start : start + BATCH]

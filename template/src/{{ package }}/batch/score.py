@@ -14,7 +14,7 @@ import pandas as pd
 from sqlalchemy.exc import SQLAlchemyError
 
 from ..bundle import Bundle
-from ..console import console, step
+from ..console import say, step
 from ..errors import UserError, reason, shown
 from ..predict import predict
 from ..project.features import KEY, TIME, Features
@@ -57,8 +57,9 @@ def score(
         if not path.exists():
             with step(f"rows {total:,} to {total + len(part):,}"):
                 draft = path.with_suffix(".tmp")
-                table = scored(bundle, part, uri, total, job)
-                table = journalled.set_aside(table, path.with_suffix(".lines"))
+                table, lines = scored(bundle, part, uri, total, job)
+                if job:
+                    path.with_suffix(".lines").write_bytes(b"\n".join(lines))
                 table.to_parquet(draft, index=False)
                 draft.rename(path)
         total += len(part)
@@ -78,12 +79,12 @@ def scored(
     uri: str,
     start: int = 0,
     job: journalled.Job | None = None,
-) -> pd.DataFrame:
-    """One partition's predictions; those of a job are identified, see journalled.py."""
+) -> tuple[pd.DataFrame, list[bytes]]:
+    """One partition's predictions; and of a job its lines for the journal, see journalled.py."""
     cleaned = clean(part, shown(uri), start)
     require(cleaned, FIELDS, shown(uri), CLEAN)
     if left := len(part) - len(cleaned):
-        console.print(f"{left:,} rows are left out by clean() in project/data.py")
+        say(f"{left:,} rows are left out by clean() in project/data.py")
     part = typed(cleaned, shown(uri))
     valid: list[Features] = []
     answers: list[dict[str, Any]] = []
@@ -99,7 +100,8 @@ def scored(
     keep = [name for name in (KEY, TIME) if name and name in part]
     table = part[keep].reset_index(drop=True)
     table = table.assign(version=bundle.version).join(pd.json_normalize(answers))
-    return journalled.identified(table, bundle, valid, answers, job, start) if job else table
+    lines = journalled.identified(table, bundle, valid, answers, job, start) if job else []
+    return table, lines
 
 
 def _refused(bundle: Bundle, chunk: list[Features], start: int, error: ValueError) -> str:

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import UserError
+from ..files import write
 from ..settings import ENVIRONMENTS, VERSIONS, Settings
 
 REPORTS = Path("reports")
@@ -26,12 +27,8 @@ Environment = Annotated[str, typer.Option("--env", help=" | ".join(ENVIRONMENTS)
 
 def write_report(name: str, result: Any) -> None:
     """Writes a command's result to reports/<name>.json."""
-    REPORTS.mkdir(exist_ok=True)
-    path = REPORTS / f"{name}.json"
     value = asdict(result) if is_dataclass(result) and not isinstance(result, type) else result
-    draft = path.with_suffix(".tmp")
-    draft.write_text(json.dumps(value, indent=2, default=str) + "\n")
-    draft.replace(path)
+    write(REPORTS / f"{name}.json", json.dumps(value, indent=2, default=str) + "\n")
 
 
 def bundle_in(environment: str, settings: Settings) -> Any:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ..console import console
+from ..console import console, step, table
 from ..errors import UserError, shown
 from ..settings import load
 from .common import REPORTS, Environment, bundle_in, opened_journal, write_report
@@ -20,7 +20,6 @@ By = Annotated[str, typer.Option(help="who asks for it", envvar="BY")]
 @app.command()
 def data() -> None:
     """Load, validate and store the data as an immutable snapshot."""
-    from ..console import step, table
     from ..training import snapshots
 
     with step("load and validate"):
@@ -41,7 +40,6 @@ def train(
     snapshot: Annotated[str, typer.Option(help="fingerprint of an earlier snapshot")] = "",
 ) -> None:
     """Train on the data as it is now, register the version, and make it `test`."""
-    from ..console import step, table
     from ..registry.promote import promote
     from ..registry.store import connect
     from ..training import snapshots
@@ -55,7 +53,7 @@ def train(
     with step("promote to test"):
         promote("test", settings, registry, version=trained.version)
     write_report("train", trained)
-    examples(bundle_in("test", settings))
+    write_examples(bundle_in("test", settings))
     table(
         f"{settings.model.name} version {trained.version}",
         {
@@ -69,7 +67,7 @@ def train(
     )
 
 
-def examples(bundle: Any) -> None:
+def write_examples(bundle: Any) -> None:
     """Leaves a request body and a table to try the API and the scoring with."""
     import pandas as pd
 
@@ -205,9 +203,11 @@ def show(what: str) -> None:
     """Print a value of reports/*.json, named as in train.version, the way pipelines take it."""
     name, _, key = what.partition(".")
     path = REPORTS / f"{name}.json"
-    if not key or not path.exists():
-        raise UserError(f"WHAT={what}: is no value of a report; say WHAT=train.version")
-    value = json.loads(path.read_text()).get(key) or ""
+    report = json.loads(path.read_text()) if path.exists() else {}
+    if key not in report:
+        there = f"{path} has {', '.join(report)}" if report else "say WHAT=train.version"
+        raise UserError(f"WHAT={what}: is no value of a report; {there}")
+    value = report[key] or ""
     typer.echo(f"{key}={' '.join(value) if isinstance(value, list) else value}")
 
 
@@ -220,12 +220,12 @@ def cycle(force: Annotated[bool, typer.Option(help="train whatever is seen")] = 
     settings = load()
     done = turn(settings, connect(settings), force)
     write_report("cycle", done)
-    console.print(f"{done.verdict}: {done.reason}")
     if done.version:
         where = ", ".join(done.promoted) or "no environment"
         console.print(f"trained version {done.version}, now in {where}")
     if done.back and done.promoted:
         console.print(f"version {done.back} is back in {', '.join(done.promoted)}")
+    console.print(f"the monitor says {done.verdict}: {done.reason}")
     if done.refused:
         raise UserError(done.refused)
     if done.verdict == "unknown" and not done.version:

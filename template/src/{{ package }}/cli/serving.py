@@ -1,11 +1,12 @@
 """The commands around serving: serve and follow, load test and capacity, image."""
 
+import shutil
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from ..console import console
+from ..console import console, table
 from ..errors import UserError
 from ..settings import load as settings_in_force
 from .common import Environment, bundle_in, write_report
@@ -30,8 +31,6 @@ def _bundle(env: str, folder: str) -> Any:
 @app.command()
 def bundle(env: Environment = "test", out: Path = Path("build/bundle")) -> None:
     """Copy the model as it is served into a folder."""
-    import shutil
-
     found = bundle_in(env, settings_in_force())
     old = list(out.iterdir()) if out.is_dir() else []
     if others := [path.name for path in old if not (path / "manifest.json").exists()]:
@@ -57,7 +56,6 @@ def load(
     yes: Annotated[bool, typer.Option(help="load a server that is not on this machine")] = False,
 ) -> None:
     """Load-test a version; the result is noted on it, and the gate of production asks for it."""
-    from ..console import table
     from ..load import run
     from ..registry.store import connect
 
@@ -80,7 +78,6 @@ def load(
 @app.command()
 def capacity(env: Environment = "test", bundle: Folder = "") -> None:
     """Find the highest rate of requests within the limits."""
-    from ..console import table
     from ..load import run
 
     found = run.capacity(settings_in_force(), _bundle(env, bundle))

@@ -1,5 +1,7 @@
 """Judges a model on held-out rows: metrics, pictures and the model card."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -33,54 +35,52 @@ def figures(
     to: Path,
 ) -> None:
     """Draws the pictures of the hold-out into the folder `to`, as PNG files."""
+    from sklearn.calibration import calibration_curve
+    from sklearn.metrics import RocCurveDisplay
+
     to.mkdir(parents=True, exist_ok=True)
     if classes is None:
-        _residuals(actual, predicted, to / "residuals.png")
         error = np.abs(actual - predicted)
+        with _axes(to / "residuals.png", (6, 4), title="Residuals") as axes:
+            axes.scatter(predicted, actual - predicted, s=4, alpha=0.3)
+            axes.axhline(0, color="grey", linestyle=":")
+            axes.set(xlabel=f"predicted {TARGET}", ylabel="actual - predicted")
     else:
-        _roc(actual, predicted, classes, to / "roc.png")
-        _calibration(actual, predicted, classes, to / "calibration.png")
         error = (predicted.argmax(axis=1) != actual).astype(float)
-    _error_over_time(frame, error, to / "error_over_time.png")
+        drawn = list(enumerate(classes))[-1 if len(classes) == 2 else 0 :]
+        with _axes(to / "roc.png", (5, 5), title=f"ROC of {TARGET}") as axes:
+            for i, c in drawn:
+                own = actual == i
+                if 0 < own.sum() < len(actual):
+                    RocCurveDisplay.from_predictions(own, predicted[:, i], name=str(c), ax=axes)
+            axes.plot([0, 1], [0, 1], color="grey", linestyle=":")
+        with _axes(to / "calibration.png", (5, 5), title="Calibration") as axes:
+            for i, c in drawn:
+                seen, said = calibration_curve(
+                    actual == i, predicted[:, i], n_bins=10, strategy="quantile"
+                )
+                axes.plot(said, seen, marker="o", label=str(c))
+            axes.plot([0, 1], [0, 1], color="grey", linestyle=":")
+            axes.set(xlabel="predicted probability", ylabel="share observed")
+            axes.legend()
+    label, groups = _spans(frame)
+    mean = pd.Series(error).groupby(groups).agg(["mean", "sem"])
+    with _axes(to / "error_over_time.png", (6, 4), title="Error over time") as axes:
+        x = [str(group) for group in mean.index]
+        axes.bar(x, mean["mean"], yerr=1.96 * mean["sem"].fillna(0), capsize=4)
+        axes.set(xlabel=label, ylabel="mean error on the hold-out")
+        axes.tick_params(axis="x", rotation=45 if len(x) > 4 else 0)
 
 
-def _save(figure: Any, path: Path) -> None:
+@contextmanager
+def _axes(path: Path, size: tuple[float, float], title: str) -> Iterator[Any]:
+    """Axes to draw in; what is drawn is saved as `path`."""
+    figure, axes = plt.subplots(figsize=size)
+    yield axes
+    axes.set_title(title)
     figure.tight_layout()
     figure.savefig(path, dpi=120, metadata={"Software": None})
     plt.close(figure)
-
-
-def _roc(actual: np.ndarray, predicted: np.ndarray, classes: list[Any], path: Path) -> None:
-    from sklearn.metrics import RocCurveDisplay
-
-    figure, axes = plt.subplots(figsize=(5, 5))
-    for i, c in list(enumerate(classes))[-1 if len(classes) == 2 else 0 :]:
-        if 0 < (actual == i).sum() < len(actual):
-            RocCurveDisplay.from_predictions(actual == i, predicted[:, i], name=str(c), ax=axes)
-    axes.plot([0, 1], [0, 1], color="grey", linestyle=":")
-    axes.set_title(f"ROC of {TARGET}")
-    _save(figure, path)
-
-
-def _calibration(actual: np.ndarray, predicted: np.ndarray, classes: list[Any], path: Path) -> None:
-    from sklearn.calibration import calibration_curve
-
-    figure, axes = plt.subplots(figsize=(5, 5))
-    for i, c in list(enumerate(classes))[-1 if len(classes) == 2 else 0 :]:
-        seen, said = calibration_curve(actual == i, predicted[:, i], n_bins=10, strategy="quantile")
-        axes.plot(said, seen, marker="o", label=str(c))
-    axes.plot([0, 1], [0, 1], color="grey", linestyle=":")
-    axes.set(xlabel="predicted probability", ylabel="share observed", title="Calibration")
-    axes.legend()
-    _save(figure, path)
-
-
-def _residuals(actual: np.ndarray, predicted: np.ndarray, path: Path) -> None:
-    figure, axes = plt.subplots(figsize=(6, 4))
-    axes.scatter(predicted, actual - predicted, s=4, alpha=0.3)
-    axes.axhline(0, color="grey", linestyle=":")
-    axes.set(xlabel=f"predicted {TARGET}", ylabel="actual - predicted", title="Residuals")
-    _save(figure, path)
 
 
 def _spans(frame: pd.DataFrame) -> tuple[str, np.ndarray]:
@@ -92,17 +92,6 @@ def _spans(frame: pd.DataFrame) -> tuple[str, np.ndarray]:
         if len(set(starts)) >= 4:
             break
     return f"first day of the {SPANS[span]}", starts
-
-
-def _error_over_time(frame: pd.DataFrame, error: np.ndarray, path: Path) -> None:
-    label, groups = _spans(frame)
-    mean = pd.Series(error).groupby(groups).agg(["mean", "sem"])
-    figure, axes = plt.subplots(figsize=(6, 4))
-    x = [str(group) for group in mean.index]
-    axes.bar(x, mean["mean"], yerr=1.96 * mean["sem"].fillna(0), capsize=4)
-    axes.set(xlabel=label, ylabel="mean error on the hold-out", title="Error over time")
-    axes.tick_params(axis="x", rotation=45 if len(x) > 4 else 0)
-    _save(figure, path)
 
 
 def card(manifest: Manifest, parameters: dict[str, Any]) -> str:

@@ -99,10 +99,11 @@ def groups_of(frame: "pd.DataFrame") -> np.ndarray | None:
 def _error(statistic: Callable[[np.ndarray], float], rows: int, groups: np.ndarray | None) -> float:
     if groups is None:
         groups = np.random.default_rng(SEED).permutation(rows)
-    return float(np.max([_one(statistic, way) for way in groups.reshape(rows, -1).T]))
+    return float(np.max([_jackknife(statistic, way) for way in groups.reshape(rows, -1).T]))
 
 
-def _one(statistic: Callable[[np.ndarray], float], groups: np.ndarray) -> float:
+def _jackknife(statistic: Callable[[np.ndarray], float], groups: np.ndarray) -> float:
+    """The standard error by leaving out blocks of groups (n,), widened as Student's t is."""
     codes = np.unique(groups, return_inverse=True)[1]
     count = int(codes.max(initial=-1)) + 1
     blocks = min(BLOCKS, count)

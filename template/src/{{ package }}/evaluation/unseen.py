@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from ..bundle import Bundle
-from ..contract import KINDS, Columns
+from ..contract import KINDS, from_frame
 from ..project.features import TIME
 from ..project.target import TARGET
 from ..training import snapshots
@@ -54,7 +54,7 @@ def write(folder: Path, judged: pd.DataFrame, scores: np.ndarray, trained: pd.Da
 def newer(frame: pd.DataFrame, bundle: Bundle) -> np.ndarray:
     """Which rows of a snapshot came after a version was trained, and were not trained on, (n,).
 
-    Of rows that are equal as many are left out as were trained on. A bundle that does not keep its
+    Of three equal rows, one of which was trained on, two are newer. A bundle that does not keep its
     rows is judged by the order alone.
     """
     later = snapshots.later(frame, bundle.manifest.trained_until)
@@ -66,12 +66,11 @@ def newer(frame: pd.DataFrame, bundle: Bundle) -> np.ndarray:
     return later & (own.groupby(own).cumcount() >= trained).to_numpy()
 
 
-def scores(bundle: Bundle, frame: pd.DataFrame, columns: Columns) -> np.ndarray:
+def scores(bundle: Bundle, frame: pd.DataFrame) -> np.ndarray:
     """The version's scores of a snapshot's rows, (n, k) or (n,); NaN for rows that it has seen, and
     for those that it has no answer for.
 
-    `columns` are the raw columns of `frame`. Raises BundleError where the bundle needs a column
-    that derive() no longer gives.
+    Raises BundleError where the bundle needs a column that derive() no longer gives.
     """
     classes = bundle.manifest.classes
     found = np.full((len(frame),) if classes is None else (len(frame), len(classes)), np.nan)
@@ -80,12 +79,12 @@ def scores(bundle: Bundle, frame: pd.DataFrame, columns: Columns) -> np.ndarray:
         with np.load(path) as kept:
             given = pd.DataFrame({"row": kept["rows"], "at": np.arange(len(kept["rows"]))})
             own = pd.DataFrame({"row": row_hashes(frame)})
-            for table in (given, own):  # of rows that are equal, the first is the first
+            for table in (given, own):  # equal rows: the first is the first, the second the second
                 table["which"] = table.groupby("row").cumcount()
             at = own.merge(given, on=["row", "which"], how="left")["at"].to_numpy()
             known = ~np.isnan(at)
             found[known] = kept["scores"][at[known].astype(int)]
     later = newer(frame, bundle)
     if later.any():
-        found[later] = bundle.answers({name: column[later] for name, column in columns.items()})
+        found[later] = bundle.scores_or_nan(from_frame(frame[later]))
     return found

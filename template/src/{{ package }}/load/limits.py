@@ -3,6 +3,7 @@
 import math
 import os
 import platform
+from collections.abc import Iterator
 from typing import Any
 
 from ..bundle import Bundle
@@ -23,42 +24,20 @@ def machine() -> dict[str, Any]:
     }
 
 
-def exceeded(entries: dict[str, dict[str, Any]], limits: Load) -> list[str]:
-    """Why the limits do not hold, each in one line; empty when they do.
-
-    `entries` are the figures by request name, as `_figures` gives them.
-    """
-    total = sum(entry["requests"] for entry in entries.values())
-    if not total or JUDGED not in entries:
-        return ["no request was made"]
-    reasons = []
-    failures = sum(entry["failures"] for entry in entries.values())
-    if failures / total > limits.max_failure_ratio:
-        errors = ((n, why, name) for name, e in entries.items() for why, n in e["errors"].items())
-        n, why, name = max(errors)
-        ratio, most = f"{failures} of {total} requests failed", limits.max_failure_ratio
-        text = f"{ratio}, {n} of them '{name}' with {why}"
-        reasons.append(f"{text} (LOAD_MAX_FAILURE_RATIO={most:g})")
-    for name in ("p95", "p99"):
-        most, given = getattr(limits, f"{name}_ms"), entries[JUDGED].get(name, math.inf)
-        if given > most:
-            text = f"{name} of {JUDGED} is {round(given, 2):g} ms, above {most:g}"
-            reasons.append(f"{text} (LOAD_{name.upper()}_MS)")
-    return reasons
-
-
 def report(bundle: Bundle, record: dict[str, dict[str, Any]], limits: Load) -> dict[str, Any]:
     """The report of what loadtest/record.py kept; `passed` says whether all limits held."""
     figures = {name: _figures(entry) for name, entry in record.items()}
-    reasons = exceeded(figures, limits)
-    entries = record.values()
-    seconds = max((e["end"] for e in entries), default=0) - min(
-        (e["start"] for e in entries), default=0
-    )
     requests = sum(entry["requests"] for entry in figures.values())
-    judged = figures.get(JUDGED, {})
+    failures = sum(entry["failures"] for entry in figures.values())
+    begun, ended = ([entry[key] for entry in record.values()] for key in ("start", "end"))
+    seconds = max(ended, default=0) - min(begun, default=0)
     rate = round(requests / max(seconds, 1.0), 1)
+    judged = figures.get(JUDGED, {})
     times = ", ".join(f"{name} {judged.get(name, math.nan):.0f} ms" for name in PERCENTILES)
+    if judged:
+        reasons = [*_too_many(failures, requests, figures, limits), *_too_slow(judged, limits)]
+    else:
+        reasons = ["no request was made"]
     return {
         "bundle": bundle.digest,
         "version": bundle.version,
@@ -66,13 +45,34 @@ def report(bundle: Bundle, record: dict[str, dict[str, Any]], limits: Load) -> d
         "reasons": reasons,
         "summary": "; ".join(reasons) or f"{times} at {rate:.0f} requests/s",
         "requests": requests,
-        "failures": sum(entry["failures"] for entry in figures.values()),
+        "failures": failures,
         "rate": rate,
         **{name: judged.get(name) for name in PERCENTILES},
         "by_name": figures,
         "limits": limits.model_dump(),
         "machine": machine(),
     }
+
+
+def _too_many(
+    failures: int, requests: int, figures: dict[str, dict[str, Any]], limits: Load
+) -> Iterator[str]:
+    """Says that too many requests failed, and why most of them did."""
+    most = limits.max_failure_ratio
+    if failures / requests > most:
+        errors = ((n, why, name) for name, e in figures.items() for why, n in e["errors"].items())
+        n, why, name = max(errors)
+        text = f"{failures} of {requests} requests failed, {n} of them '{name}' with {why}"
+        yield f"{text} (LOAD_MAX_FAILURE_RATIO={most:g})"
+
+
+def _too_slow(judged: dict[str, Any], limits: Load) -> Iterator[str]:
+    """Says which limits of time do not hold."""
+    for name in ("p95", "p99"):
+        most = getattr(limits, f"{name}_ms")
+        if judged[name] > most:
+            text = f"{name} of {JUDGED} is {round(judged[name], 2):g} ms, above {most:g}"
+            yield f"{text} (LOAD_{name.upper()}_MS)"
 
 
 def _figures(entry: dict[str, Any]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from .. import bundle as bundles
 from ..bundle import Bundle
 from ..contract import KINDS
 from ..errors import UserError, shown
+from ..files import write
 from ..registry.base import Registry, require, version_in
 from ..settings import VERSIONS, Load, Settings
 from . import limits, targets
@@ -59,16 +60,16 @@ def run(
     if url and not yes and not targets.loopback(url):
         raise UserError(f"{shown(url)} is not on this machine; say YES=1 if it may be loaded")
     served = targets.running(bundle, url) if url else targets.server(bundle)
-    with served as aim, tempfile.TemporaryDirectory() as tmp:
+    with served as target, tempfile.TemporaryDirectory() as tmp:
         scenario = _scenario(settings, bundle, Path(tmp), outcomes=not url)
         if ui:
-            _page(aim, scenario, load)
+            _page(target, scenario, load)
             return {"passed": None, "bundle": bundle.digest}
         REPORT.parent.mkdir(exist_ok=True)
         how = (load.users, load.spawn_rate, load.run_time)
-        entries = _attack(aim, scenario, *how, html=REPORT.with_suffix(".html"))
+        entries = _attack(target, scenario, *how, html=REPORT.with_suffix(".html"))
     report = limits.report(bundle, entries, load) | {"url": shown(url) or "own server"}
-    _write(REPORT, report)
+    write(REPORT, json.dumps(report, indent=2) + "\n")
     return report
 
 
@@ -80,11 +81,11 @@ def capacity(settings: Settings, bundle: Bundle) -> dict[str, Any]:
     """
     load, steps = settings.load, []
     held, broken, rate = 0.0, math.inf, load.capacity_start
-    with targets.server(bundle) as aim, tempfile.TemporaryDirectory() as tmp:
+    with targets.server(bundle) as target, tempfile.TemporaryDirectory() as tmp:
         for _ in range(load.capacity_steps):
             users = max(10, math.ceil(rate / 10))
             scenario = _scenario(settings, bundle, Path(tmp), outcomes=True, rate=rate / users)
-            entries = _attack(aim, scenario, users, users, load.capacity_seconds)
+            entries = _attack(target, scenario, users, users, load.capacity_seconds)
             step = limits.report(bundle, entries, load) | {"asked": rate}
             if step["rate"] < 0.9 * rate:
                 step["reasons"].append(f"{step['rate']:.0f} of {rate:.0f} requests/s were made")
@@ -105,14 +106,14 @@ def capacity(settings: Settings, bundle: Bundle) -> dict[str, Any]:
         "steps": steps,
         "machine": limits.machine(),
     }
-    _write(CAPACITY, report)
+    write(CAPACITY, json.dumps(report, indent=2) + "\n")
     return report
 
 
 def _attack(
-    aim: str, scenario: Path, users: int, spawn_rate: float, seconds: int, html: Path | None = None
+    url: str, scenario: Path, users: int, spawn_rate: float, seconds: int, html: Path | None = None
 ) -> dict[str, dict[str, Any]]:
-    """Loads `aim` for some seconds; returns what loadtest/record.py kept, by request name.
+    """Loads `url` for some seconds; returns what loadtest/record.py kept, by request name.
 
     `html` is where Locust's own report goes. Raises UserError when Locust itself fails.
     """
@@ -122,7 +123,7 @@ def _attack(
     command += ["--exit-code-on-error", "0"]
     command += ["--html", str(html)] if html else []
     done = _locust(
-        aim, scenario, users, spawn_rate, command, record, capture_output=True, text=True
+        url, scenario, users, spawn_rate, command, record, capture_output=True, text=True
     )
     if done.returncode or not record.exists():
         last = (done.stderr.strip() or "no output").splitlines()[-1]
@@ -130,17 +131,17 @@ def _attack(
     return json.loads(record.read_text())
 
 
-def _page(aim: str, scenario: Path, load: Load) -> None:
+def _page(url: str, scenario: Path, load: Load) -> None:
     """Locust's own page, until Ctrl-C."""
     port = targets.free_port()
     print(f"load: open http://127.0.0.1:{port} and start; Ctrl-C ends it", flush=True)
     command = ["--web-host", "127.0.0.1", "--web-port", str(port)]
     with suppress(KeyboardInterrupt):
-        _locust(aim, scenario, load.users, load.spawn_rate, command)
+        _locust(url, scenario, load.users, load.spawn_rate, command)
 
 
 def _locust(
-    aim: str,
+    url: str,
     scenario: Path,
     users: int,
     spawn_rate: float,
@@ -149,7 +150,7 @@ def _locust(
     **how: Any,
 ) -> subprocess.CompletedProcess[str]:
     files = f"{LOCUSTFILE},{LOCUSTFILE.with_name('record.py')}"
-    command = [sys.executable, "-m", "locust", "-f", files, "--host", aim]
+    command = [sys.executable, "-m", "locust", "-f", files, "--host", url]
     command += ["--users", str(users), "--spawn-rate", str(spawn_rate), *arguments]
     own = {"LOAD_SCENARIO": str(scenario), "LOAD_RECORD": str(record or "")}
     return subprocess.run(command, check=False, env=os.environ | own, **how)
@@ -170,8 +171,3 @@ def _scenario(
     path = tmp / "scenario.json"
     path.write_text(json.dumps(scenario))
     return path
-
-
-def _write(path: Path, report: dict[str, Any]) -> None:
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(report, indent=2) + "\n")

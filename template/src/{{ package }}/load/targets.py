@@ -26,6 +26,7 @@ from ..settings import PACKAGE
 OPEN = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
 """Straight to the server, as Locust goes."""
 HARDENED = ["--read-only", "--tmpfs", "/tmp", "--cap-drop", "ALL"]
+HARDENED += ["--security-opt", "no-new-privileges"]
 
 
 @contextmanager
@@ -61,51 +62,36 @@ def container(bundle: Bundle, image: str, engine: str = "docker") -> Iterator[st
     Raises UserError when it does not start, is not ready, or does not stop when it is asked to.
     """
 
-    def ask(*arguments: str) -> subprocess.CompletedProcess[str]:
+    def client(*arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run([engine, *arguments], check=False, capture_output=True, text=True)
 
     def logs() -> str:
-        found = ask("logs", name)
+        found = client("logs", name)
         return found.stdout + found.stderr
 
     port, name = free_port(), f"{PACKAGE}-{os.getpid()}-{time.monotonic_ns()}"
     with _folder(bundle) as folder:
+        place = ["--publish", f"127.0.0.1:{port}:8000", "--volume", f"{folder}:/bundles:ro"]
+        place += ["--env", "SERVING_BUNDLES=/bundles"]
+        place += ["--env", "JOURNAL_URL=sqlite:////tmp/journal.db"]
         try:
-            started = ask(
-                "run",
-                "--detach",
-                "--name",
-                name,
-                *HARDENED,
-                "--security-opt",
-                "no-new-privileges",
-                "--publish",
-                f"127.0.0.1:{port}:8000",
-                "--env",
-                "SERVING_BUNDLES=/bundles",
-                "--env",
-                "JOURNAL_URL=sqlite:////tmp/journal.db",
-                "--volume",
-                f"{folder}:/bundles:ro",
-                image,
-            )
+            started = client("run", "--detach", "--name", name, *HARDENED, *place, image)
         except FileNotFoundError:
-            raise UserError(
-                f"{engine} is not installed; say ENGINE=podman if you have that"
-            ) from None
+            text = f"{engine} is not installed; say ENGINE=podman if you have that"
+            raise UserError(text) from None
         try:
             if started.returncode:
                 raise UserError(f"{image} does not start: {_end(started.stderr)}")
             running = ("inspect", "--format", "{{.State.Running}}", name)
             url = f"http://127.0.0.1:{port}"
-            _ready(url, lambda: "true" in ask(*running).stdout, logs)
+            _ready(url, lambda: "true" in client(*running).stdout, logs)
             yield url
-            ask("stop", name)
-            code = ask("inspect", "--format", "{{.State.ExitCode}}", name).stdout.strip()
+            client("stop", name)
+            code = client("inspect", "--format", "{{.State.ExitCode}}", name).stdout.strip()
             if code != "0":
                 raise UserError(f"{image} was asked to stop and ended with {code}: {_end(logs())}")
         finally:
-            ask("rm", "--force", "--volumes", name)
+            client("rm", "--force", "--volumes", name)
 
 
 def _end(text: str) -> str:

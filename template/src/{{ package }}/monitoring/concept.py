@@ -18,8 +18,8 @@ def baseline(
 ) -> dict[str, Any]:
     """What the monitor compares with: the metric on the rows that judged; JSON-ready.
 
-    The models that scored them had not seen them, as those in production will not have been seen,
-    so it is a fair promise; its own error counts, for they are often no more than a window.
+    The models that scored these rows had not seen them, so it is a fair promise. Its error is kept
+    too: often they are no more rows than a window.
     """
     found = metric.measure(actual, predicted, groups)
     return {"metric": metric.MAIN, "value": found.value, "error": found.error, "rows": found.rows}

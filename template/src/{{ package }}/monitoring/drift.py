@@ -44,7 +44,7 @@ def reference(columns: Mapping[str, np.ndarray], scores: np.ndarray | None = Non
     """
     rows = len(next(iter(columns.values()), ()))
     summaries = {name: _summary(values) for name, values in columns.items()}
-    score = None if scores is None else [_summary(s) for s in _two(scores).T]
+    score = None if scores is None else [_summary(s) for s in _by_class(scores).T]
     return {"rows": rows, "columns": summaries, "score": score}
 
 
@@ -101,7 +101,7 @@ def score_drift(reference: Reference, scores: np.ndarray, floor: float) -> dict[
     """
     if not reference["score"]:
         return None
-    pairs = zip(reference["score"], _two(scores).T, strict=True)
+    pairs = zip(reference["score"], _by_class(scores).T, strict=True)
     found = [(_distance(s, v), _threshold(s, len(v), floor)) for s, v in pairs]
     distance, threshold = max(found, key=lambda pair: pair[0] / pair[1])
     return {"distance": distance, "threshold": threshold}
@@ -119,7 +119,7 @@ def _numbers(values: np.ndarray, gone: np.ndarray) -> np.ndarray:
     return np.clip(values[~gone].astype(np.float64), -largest, largest)
 
 
-def _two(scores: np.ndarray) -> np.ndarray:
+def _by_class(scores: np.ndarray) -> np.ndarray:
     return scores[:, None] if scores.ndim == 1 else scores
 
 

@@ -19,7 +19,7 @@ from .. import bundle as bundles
 from .. import contract
 from ..bundle import Bundle
 from ..evaluation import metric
-from ..evaluation.metric import Value
+from ..evaluation.metric import Value, codes
 from ..evaluation.resampling import groups_of
 from ..predict import label
 from ..project.features import KEY, TIME
@@ -165,12 +165,10 @@ def _metric(seen: Verdict, bundle: Bundle, rows: list[Record], settings: Monitor
     }
     seen.labelled = len(rows)
     if classes is not None:
-        known = {c: i for i, c in enumerate(classes)}
-        rows = [r for r in rows if r.outcome in known]
+        known = set(classes)
+        rows = [row for row in rows if row.outcome in known]
         seen.strange = seen.labelled - len(rows)
-        actual = np.array([known[r.outcome] for r in rows], dtype=np.int64)
-    else:
-        actual = np.array([r.outcome for r in rows], dtype=np.float64)
+    actual = codes(pd.Series([row.outcome for row in rows]), classes)
     predicted = _scores(bundle, rows)
     for window in _metric_windows(rows, settings)[-max(SHOWN, settings.recent) :]:
         part = rows[window]
@@ -203,11 +201,9 @@ def _metric_windows(rows: list[Record], settings: Monitor) -> list[slice]:
 
 def _groups(rows: list[Record]) -> np.ndarray | None:
     """Which rows belong together, see evaluation/resampling.py."""
-    columns = {name: [getattr(r, part) for r in rows] for name, part in _NAMED.items()}
-    return groups_of(pd.DataFrame(columns)) if columns else None
-
-
-_NAMED = {name: part for name, part in ((KEY, "key"), (TIME, "at")) if name}
+    parts = {KEY: "key", TIME: "at"}
+    columns = {name: [getattr(r, part) for r in rows] for name, part in parts.items() if name}
+    return groups_of(pd.DataFrame(columns))
 
 
 def _judge(seen: Verdict, journal: Journal, settings: Monitor, now: datetime) -> None:

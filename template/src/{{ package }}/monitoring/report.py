@@ -6,6 +6,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from .. import files
 from ..errors import UserError
 from .figures import columns, heat, image, metric, minute, ranked
 from .verdict import REPORTS
@@ -39,9 +40,7 @@ def write(source: Path = REPORTS / "monitor.json", to: Path = REPORTS / "monitor
         raise UserError(f"{source}: there is none yet; run `make monitor` first") from None
     except ValueError:
         raise UserError(f"{source}: is no JSON; run `make monitor` again") from None
-    draft = to.with_suffix(".tmp")
-    draft.write_text(page(seen), encoding="utf-8")
-    draft.replace(to)
+    files.write(to, page(seen))
     return to
 
 

@@ -6,6 +6,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from ..files import write
+
 REPORTS = Path("reports")
 FRESH = timedelta(days=2)
 """How long a verdict counts where there is no journal to look at."""
@@ -31,7 +33,7 @@ class Verdict:
     until: str | None = None
     """Event time of the newest row."""
     metric: dict[str, Any] = field(default_factory=dict)
-    """Its name, and its value when the version was promoted."""
+    """Its name, and what training promised: value, interval and rows."""
     window: str = ""
     """Event time at the end of the newest whole window of labelled rows; empty if there is none."""
     windows: list[dict[str, Any]] = field(default_factory=list)
@@ -72,7 +74,4 @@ class Verdict:
         text = json.dumps(asdict(self), indent=2, allow_nan=False) + "\n"
         named = f"{self.version or self.environment}-{(self.until or 'empty').replace(':', '')}"
         for path in (REPORTS / "monitor" / f"{named}.json", REPORTS / "monitor.json"):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            draft = path.with_suffix(".tmp")
-            draft.write_text(text)
-            draft.replace(path)
+            write(path, text)

@@ -95,14 +95,14 @@ def compare(candidate: Candidate, settings: Settings, registry: Registry) -> Gat
     than the holder with a confidence of `gates.confidence`.
     """
     frame = (candidate.snapshot or snapshots.snapshot(settings)).read()
-    columns, bundle = snapshots.columns(frame), candidate.bundle
-    own = unseen.scores(bundle, frame, columns)
+    bundle = candidate.bundle
+    own = unseen.scores(bundle, frame)
     other = None
     if candidate.holder:
         path = registry.pull(candidate.holder, VERSIONS, "staging")
         try:
             holder = bundles.load(path, any_contract=True)
-            scores = unseen.scores(holder, frame, columns)
+            scores = unseen.scores(holder, frame)
         except BundleError as error:
             return Gate(
                 MAIN,

@@ -13,7 +13,6 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import iter_route_contexts
 from fastapi_offline import FastAPIOffline
-from sqlalchemy.exc import SQLAlchemyError
 from starlette.routing import Match
 
 from ..settings import Settings
@@ -78,7 +77,6 @@ def create_app(
         access_log=settings.serving.access_log,
         root_path=settings.serving.root_path,
     )
-    app.state.live, app.state.writer, app.state.metrics = live, writer, metrics
     app.state.service = service
     add_own_routes(app)
     return app
@@ -87,8 +85,7 @@ def create_app(
 def _writer(journal: Journal, settings: Settings) -> Writer:
     given = settings.journal
     keep = timedelta(given.retention_days) if given.retention_days else None
-    most = given.queue_mb * 1e6
-    return Writer(journal, given.flush_seconds, given.queue, retention=keep, most=most)
+    return Writer(journal, given.flush_seconds, given.queue, keep, given.queue_mb * 1e6)
 
 
 def _traced() -> bool:
@@ -146,6 +143,5 @@ HANDLERS: dict[Any, Any] = {
     Unanswerable: lambda _, error: _problem(422, str(error)),
     NotFound: lambda _, error: _problem(404, str(error)),
     Unavailable: lambda _, error: _problem(503, str(error)),
-    SQLAlchemyError: lambda *_: _problem(503, "the journal does not answer; try again later"),
 }
 """What a request is answered by each error; whatever else comes is a 500 (see middleware)."""

@@ -29,7 +29,7 @@ class Served:
     def __init__(self, bundle: Bundle, metrics: Metrics) -> None:
         self.bundle = bundle
         self.predictions = metrics.predictions.labels(bundle.version)
-        self.known = {
+        self.known_categories = {
             name: frozenset(summary["counts"]) | {""}
             for name, summary in bundle.reference.get("columns", {}).items()
             if summary.get("kind") == "category"
@@ -71,7 +71,7 @@ class Live:
 
         Raises Unreadable, and OSError, for what may be tried again.
         """
-        self._fetching(self.bundles / REFUSED)
+        self._read_refusal(self.bundles / REFUSED)
         seen = self._pointer()
         if seen is None or seen == self._seen:
             return
@@ -101,8 +101,12 @@ class Live:
         self.metrics.refused.set(0)
         logger.info("serving version %s", served.bundle.version)
 
-    def _fetching(self, note: Path) -> None:
-        """Takes over what the process that fetches bundles refused, until it takes it back."""
+    def _read_refusal(self, note: Path) -> None:
+        """Refuses what the process that fetches bundles refused, for as long as its note is there.
+
+        Example: version 3 does not reproduce its examples, so `follow` writes why into `refused`;
+        once version 4 is promoted it removes that file, and all is well again.
+        """
         try:
             changed, why = note.stat().st_mtime_ns, note.read_text()
         except FileNotFoundError:
@@ -128,16 +132,10 @@ class Live:
         return served
 
     def _pointer(self) -> tuple[int, Path] | None:
-        """When what is to be served was last changed, and where it is."""
-        for file, fixed in (
-            (self.bundles / "manifest.json", True),
-            (self.bundles / POINTER, False),
-        ):
-            try:
-                changed = file.stat().st_mtime_ns
-                name = "" if fixed else file.read_text().strip()
-            except FileNotFoundError:
-                continue
-            if fixed or name:
-                return changed, self.bundles / name
-        return None
+        """When the pointer was last written, and the bundle that it names."""
+        pointer = self.bundles / POINTER
+        try:
+            changed, version = pointer.stat().st_mtime_ns, pointer.read_text().strip()
+        except FileNotFoundError:
+            return None
+        return (changed, self.bundles / version) if version else None

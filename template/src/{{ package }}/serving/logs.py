@@ -2,8 +2,7 @@
 
 import json
 import logging
-import logging.config
-import traceback
+import sys
 from contextvars import ContextVar
 from datetime import UTC, datetime
 
@@ -27,26 +26,14 @@ class JsonFormatter(logging.Formatter):
             entry["request_id"] = request
         entry |= {k: v for k, v in vars(record).items() if k not in _PLAIN}
         if record.exc_info:
-            entry["exception"] = "".join(traceback.format_exception(*record.exc_info))
+            entry["exception"] = self.formatException(record.exc_info)
         return json.dumps(entry, default=str)
 
 
 def configure(level: str = "INFO") -> None:
     """Sends all logs of this process, uvicorn's too, through the formatter."""
-    logging.config.dictConfig(
-        {
-            "version": 1,
-            "disable_existing_loggers": False,
-            "formatters": {"json": {"()": JsonFormatter}},
-            "handlers": {
-                "out": {
-                    "class": "logging.StreamHandler",
-                    "stream": "ext://sys.stdout",
-                    "formatter": "json",
-                }
-            },
-            "root": {"level": level, "handlers": ["out"]},
-            # uvicorn's access log would be a line a request; see serving.access_log
-            "loggers": {"uvicorn.access": {"level": "WARNING"}},
-        }
-    )
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(JsonFormatter())
+    logging.basicConfig(level=level, handlers=[handler], force=True)
+    # uvicorn's access log would be a line a request; see serving.access_log
+    logging.getLogger("uvicorn.access").setLevel(logging.WARNING)

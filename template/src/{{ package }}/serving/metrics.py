@@ -19,35 +19,30 @@ class Metrics:
     """The meters of one application, in a registry of its own."""
 
     def __init__(self, writer: Writer | None, report: Path = MONITOR_REPORT) -> None:
-        self.registry = CollectorRegistry()
-        ProcessCollector(registry=self.registry)
-        PlatformCollector(registry=self.registry)
+        self.registry = registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        PlatformCollector(registry=registry)
         self.served: str | None = None
         """The version that answers; what the monitor says of another is not told."""
-        self.registry.register(_Drift(self, report))  # type: ignore[arg-type]
+        registry.register(_Drift(self, report))  # type: ignore[arg-type]
         names = ("method", "route", "status")
-        self._requests = Counter("http_requests", "Requests.", names, registry=self.registry)
+        self._requests = Counter("http_requests", "Requests.", names, registry=registry)
         self._seconds = Histogram(
             "http_request_duration_seconds",
             "From the request's first byte to the answer's last.",
             names[:2],
             buckets=BUCKETS,
-            registry=self.registry,
+            registry=registry,
         )
         self._bound: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
-        self.predictions = Counter(
-            "predictions", "Rows predicted.", ("version",), registry=self.registry
-        )
-        self.unseen = Counter(
-            "unseen_categories",
-            "Values that the training data did not hold.",
-            ("column",),
-            registry=self.registry,
-        )
-        self.model = Gauge("model_info", "1 for what is served.", ("version", "bundle"),
-                           registry=self.registry)  # fmt: skip
-        self.refused = Gauge("bundle_refused", "1 while the version promoted last is not used.",
-                             registry=self.registry)  # fmt: skip
+        text = "Rows predicted."
+        self.predictions = Counter("predictions", text, ("version",), registry=registry)
+        text = "Values that the training data did not hold."
+        self.unseen = Counter("unseen_categories", text, ("column",), registry=registry)
+        text = "1 for what is served."
+        self.model = Gauge("model_info", text, ("version", "bundle"), registry=registry)
+        text = "1 while the version promoted last is not used."
+        self.refused = Gauge("bundle_refused", text, registry=registry)
         if writer is not None:
             for name, text, read in (
                 ("journal_queue", "Lines that wait to be written.", lambda: writer.waiting),
@@ -55,7 +50,7 @@ class Metrics:
                 ("journal_written", "Lines written.", lambda: writer.written),
                 ("journal_dropped", "Lines lost: queue full.", lambda: writer.dropped),
             ):
-                Gauge(name, text, registry=self.registry).set_function(read)
+                Gauge(name, text, registry=registry).set_function(read)
 
     def request(self, method: str, route: str, status: int, seconds: float) -> None:
         """Counts one request; `route` is the template, so that ids do not make series."""

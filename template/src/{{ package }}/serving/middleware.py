@@ -20,7 +20,7 @@ REQUEST_ID = re.compile(rb"[\w.:/+=-]{1,128}")
 LOAD_TEST: ContextVar[bool] = ContextVar("load_test", default=False)
 """Whether the request being served says X-Load-Test: it is answered, and nothing of it is kept."""
 
-_BORN = f"{os.urandom(6).hex()}-"
+_PROCESS = f"{os.urandom(6).hex()}-"
 _serial = count(1)
 
 
@@ -29,8 +29,8 @@ def new_ids(n: int) -> list[str]:
 
     Who knows an id may read and erase its prediction, so that they must not be guessed.
     """
-    now, chance = f"{time_ns() // 1_000_000:012x}", os.urandom(10 * n).hex()
-    return [now + chance[i : i + 20] for i in range(0, 20 * n, 20)]
+    now, random = f"{time_ns() // 1_000_000:012x}", os.urandom(10 * n).hex()
+    return [now + random[i : i + 20] for i in range(0, 20 * n, 20)]
 
 
 class Edge:
@@ -61,8 +61,8 @@ class Edge:
             elif name == b"content-encoding" and value.lower() != b"identity":
                 coding = value
         if self.root_path:
-            _behind(self.root_path, scope)
-        name = request.decode() if request else f"{_BORN}{next(_serial)}"
+            _add_prefix(self.root_path, scope)
+        name = request.decode() if request else f"{_PROCESS}{next(_serial)}"
         REQUEST.set(name)  # each request runs in a context of its own
         status, started = 500, False
 
@@ -110,7 +110,7 @@ class Edge:
         return counted
 
 
-def _behind(root_path: str, scope: Scope) -> None:
+def _add_prefix(root_path: str, scope: Scope) -> None:
     """Makes the path the whole one that the client asked for, whether a proxy cut it or not."""
     scope["root_path"] = root_path
     if not f"{scope['path']}/".startswith(f"{root_path}/"):

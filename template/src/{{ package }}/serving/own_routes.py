@@ -1,7 +1,6 @@
 """Routes of your own: `router: APIRouter` of project/routes.py, if that is there."""
 
 import re
-from collections.abc import Iterator
 from importlib import import_module
 from importlib.util import find_spec
 
@@ -35,17 +34,14 @@ def add_own_routes(app: FastAPI) -> None:
     router = getattr(import_module(ROUTES), "router", None)
     if not isinstance(router, APIRouter):
         raise UserError("project/routes.py: has no router; write `router = APIRouter()`")
-    for method, path in _operations(router):
-        scope = {"type": "http", "method": method, "path": re.sub(r"{.*?}", "1", path)}
-        if any(r.matches(scope)[0] is Match.FULL for r in iter_route_contexts(app.routes)):
-            raise UserError(
-                f"project/routes.py: {method} {path} is answered by the service already; "
-                "give it another path"
-            )
-    app.include_router(router)
-
-
-def _operations(router: APIRouter) -> Iterator[tuple[str, str]]:
+    ours = [*iter_route_contexts(app.routes)]
     for route in iter_route_contexts(router.routes):
         for method in sorted(route.methods or {"GET"}):
-            yield method, str(route.path)
+            path = re.sub("{.*?}", "1", str(route.path))
+            scope = {"type": "http", "method": method, "path": path}
+            if any(our.matches(scope)[0] is Match.FULL for our in ours):
+                raise UserError(
+                    f"project/routes.py: {method} {route.path} is answered by the service "
+                    "already; give it another path"
+                )
+    app.include_router(router)

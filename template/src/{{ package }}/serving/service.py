@@ -1,6 +1,7 @@
 """From requests to answers: predicts, journals, and looks after what was predicted."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from operator import attrgetter
 from typing import Any
@@ -49,6 +50,7 @@ class Service:
         self.live, self.writer, self.metrics = live, writer, metrics
         self.environment = environment
         self.one = Gather(self._gathered)
+        """Answers one row, in one run of the model with all that come with it."""
 
     @property
     def served(self) -> Served:
@@ -97,7 +99,7 @@ class Service:
         return found
 
     def _count_unseen(self, served: Served, derived: Columns) -> None:
-        for name, known in served.known.items():
+        for name, known in served.known_categories.items():
             values = derived[name].tolist() if name in derived else ()
             if not known.issuperset(values):
                 unseen = sum(value not in known for value in values)
@@ -116,24 +118,29 @@ class Service:
                 self.writer.add(line(*named, row.features, answer, self.environment))
         return [{"id": id, "version": version} | a for id, a in zip(ids, found, strict=True)]
 
-    # What was predicted. All of it raises NotFound where no journal is kept, and SQLAlchemy's error
-    # where its database does not answer.
+    # What was predicted. All of it raises NotFound where no journal is kept, and Unavailable where
+    # its database does not answer.
 
     def _writer(self) -> Writer:
         if self.writer is None:
             raise NotFound("this server keeps no journal (journal.url is empty)")
         return self.writer
 
-    def _journal(self) -> Journal:
+    @contextmanager
+    def _journal(self) -> Iterator[Journal]:
         """The journal, with all in it that was answered."""
         writer = self._writer()
-        if writer.waiting:
-            writer.flush()
-        return writer.journal
+        try:
+            if writer.waiting:
+                writer.flush()
+            yield writer.journal
+        except SQLAlchemyError as error:
+            raise Unavailable("the journal does not answer; try again later") from error
 
     def stored(self, id: str) -> StoredPrediction:
         """A prediction with its features and its outcome; raises NotFound."""
-        record = self._journal().get(id)
+        with self._journal() as journal:
+            record = journal.get(id)
         if record is None:
             raise NotFound(f"no prediction {id}")
         values = record._asdict() | record.prediction | {"time": record.at.replace(tzinfo=UTC)}
@@ -141,12 +148,15 @@ class Service:
 
     def erase(self, id: str) -> None:
         """Erases a prediction and its outcomes; raises NotFound."""
-        if not self._journal().erase(id):
+        with self._journal() as journal:
+            erased = journal.erase(id)
+        if not erased:
             raise NotFound(f"no prediction {id}")
 
     def erase_key(self, key: str) -> int:
         """Erases all predictions of a key, and their outcomes; says how many there were."""
-        return self._journal().erase_key(key)
+        with self._journal() as journal:
+            return journal.erase_key(key)
 
     def put_outcome(self, id: str, outcome: Any, time: datetime | None = None) -> None:
         """Queues an outcome: by the prediction's id or, with `time`, by the client's own key.
@@ -159,7 +169,7 @@ class Service:
             raise Unavailable("the journal's queue is full; try again later")
 
     def _known(self, id: str) -> bool:
-        """Whether there is such a prediction; yes if the journal cannot be requests."""
+        """Whether there is such a prediction; yes if the journal cannot be asked."""
         writer = self._writer()
         try:
             return writer.holds(id) or writer.journal.get(id) is not None

@@ -16,7 +16,7 @@ from ..bundle import Bundle, Manifest
 from ..contract import Columns
 from ..errors import UserError
 from . import snapshots
-from .probes import Probe, probes, spread
+from .probes import Probe, evenly, probes
 from .rounding import collapsed
 
 if TYPE_CHECKING:
@@ -72,27 +72,25 @@ def scores(fitted: "Fitted", columns: Columns) -> np.ndarray:
     matrix = contract.stack(
         *contract.matrices(derived, fitted.numbers, fitted.categories, predictor.DTYPE)
     )
-    if fitted.classes is None:
-        return np.asarray(fitted.model.predict(matrix), dtype=np.float64).reshape(len(matrix))
-    return np.asarray(fitted.model.predict_proba(matrix), dtype=np.float64)
+    return fitted.predict(matrix).astype(np.float64)
 
 
 def _compare(
     fitted: "Fitted", draft: Bundle, late: pd.DataFrame, probed: list[Probe], tolerance: float
 ) -> float:
     """The largest difference on held-out rows, some of them one by one, and probes."""
-    held = snapshots.columns(late)
+    raw = contract.from_frame(late)
     rows = [probe.row for probe in probed]
-    columns = held
+    columns = raw
     if rows:
-        columns = {k: np.concatenate([held[k], v]) for k, v in contract.columns(rows).items()}
+        columns = {k: np.concatenate([raw[k], v]) for k, v in contract.columns(rows).items()}
     shape = () if fitted.classes is None else (len(fitted.classes),)
     with np.errstate(all="ignore"):  # far out, derive() and models overflow
-        own = bundles.answers(lambda c: scores(fitted, c), columns, shape)
-        given = draft.answers(columns)
-        alone = spread(len(late), EXAMPLES)
+        own = bundles.scores_or_nan(lambda c: scores(fitted, c), columns, shape)
+        given = draft.scores_or_nan(columns)
+        alone = evenly(len(late), EXAMPLES)
         single = np.concatenate(
-            [draft.answers({k: v[[i]] for k, v in held.items()}) for i in alone]
+            [draft.scores_or_nan({k: v[[i]] for k, v in raw.items()}) for i in alone]
         )
     classifies = fitted.classes is not None
     worst = bundles.differences(own, given, classifies)
@@ -135,13 +133,13 @@ def _difference(
 
 def _examples(draft: Bundle, late: pd.DataFrame, probed: list[Probe]) -> list[dict[str, Any]]:
     """Held-out rows, then probes, with what the exported model says: its own environment's word."""
-    (rows,) = snapshots.rows(late.iloc[spread(len(late), EXAMPLES)], "the snapshot")
+    (rows,) = snapshots.rows(late.iloc[evenly(len(late), EXAMPLES)], "the snapshot")
     kinds = list({(probe.field, probe.kind): probe for probe in probed}.values())
     with np.errstate(all="ignore"):
         if kinds:
-            given = draft.answers(contract.columns([p.row for p in kinds]))
+            given = draft.scores_or_nan(contract.columns([p.row for p in kinds]))
             kinds = [p for p, s in zip(kinds, given, strict=True) if np.isfinite(s).all()]
-        kinds = [kinds[i] for i in spread(len(kinds), PROBES)]
+        kinds = [kinds[i] for i in evenly(len(kinds), PROBES)]
         expected = draft.scores(contract.columns([*rows, *(p.row for p in kinds)])).tolist()
     found: list[dict[str, Any]] = [{"features": contract.sent(row)} for row in rows]
     found += [{"features": contract.sent(p.row), "probe": p.what} for p in kinds]
@@ -153,15 +151,14 @@ def _refuse_rounding(fitted: "Fitted", early: pd.DataFrame) -> None:
 
     (scikit-learn's own trees round to float32.)
     """
-    sample = snapshots.columns(early.iloc[spread(len(early), SAMPLE)])
+    sample = contract.from_frame(early.iloc[evenly(len(early), SAMPLE)])
     derived = contract.derive(sample)
     exact, categories = contract.matrices(derived, fitted.numbers, fitted.categories, np.float64)
     rounded = exact.astype(np.float32)
     spoilt = collapsed(exact, rounded)
     if not spoilt:
         return
-    score = fitted.model.predict if fitted.classes is None else fitted.model.predict_proba
-    fine, coarse = (score(contract.stack(m, categories)) for m in (exact, rounded))
+    fine, coarse = (fitted.predict(contract.stack(m, categories)) for m in (exact, rounded))
     if not np.array_equal(fine, coarse, equal_nan=True):
         names = " and ".join(fitted.numbers[i] for i in spoilt)
         raise UserError(

@@ -24,7 +24,6 @@ from ..project.metrics import GREATER_IS_BETTER
 from ..project.model import build
 from ..project.target import TARGET
 from ..settings import Train
-from . import snapshots
 
 
 @dataclass(frozen=True)
@@ -42,8 +41,8 @@ class Table:
 
     @classmethod
     def of(cls, frame: pd.DataFrame) -> "Table":
-        """The table of a snapshot's rows; raises UserError for a row that breaks the contract."""
-        derived = contract.derive(snapshots.columns(frame))
+        """The table of a snapshot's rows; raises UserError for a column that no model takes."""
+        derived = contract.derive(contract.from_frame(frame))
         numbers, categories = contract.names(derived, len(frame))
         matrix = contract.stack(*contract.matrices(derived, numbers, categories, predictor.DTYPE))
         return cls(derived, numbers, categories, matrix, frame[TARGET].to_numpy())
@@ -59,11 +58,15 @@ class Fitted:
     numbers: list[str]
     categories: list[str]
 
-    def scores(self, matrix: np.ndarray) -> np.ndarray:
-        """Probabilities (n, k) or values (n,) of a table's rows; UserError if it refuses any."""
+    def predict(self, matrix: np.ndarray) -> np.ndarray:
+        """Probabilities (n, k) or values (n,) of a table's rows, as the estimator gives them."""
         predict = self.model.predict if self.classes is None else self.model.predict_proba
+        return np.asarray(predict(matrix))
+
+    def scores(self, matrix: np.ndarray) -> np.ndarray:
+        """The same; raises UserError where it refuses any."""
         try:
-            return np.asarray(predict(matrix))
+            return self.predict(matrix)
         except ValueError as error:
             raise UserError(
                 f"project/model.py: the model has no answer for rows it has not seen: "
@@ -127,11 +130,11 @@ def judge(frame: pd.DataFrame, settings: Train) -> Judged:
             f"by, of {len(used):,}; both are needed"
         )
     table = Table.of(used)
-    classes = _classes(table)
+    classes = _classes(table.labels) if classifies() else None
     edges = np.linspace(first, len(used), min(settings.folds, len(late)) + 1).round().astype(int)
     blocks = list(zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True))
     found: dict[int, np.ndarray] = {}
-    for window in _windows(table, settings):
+    for window in _windows(table, settings, classes):
         scores = _forward(table, blocks, window / len(used), settings, classes)
         if scores is not None:
             found[window] = scores
@@ -175,22 +178,31 @@ def fit(table: Table, start: int, stop: int, seed: int) -> Fitted:
     return Fitted(model, classes, table.numbers, table.categories)
 
 
-def _classes(table: Table) -> list[Any] | None:
-    """The labels of a classification in the order in which scikit-learn keeps them."""
-    if hasattr(build([0], [], 0), "predict_proba"):
-        return np.unique(table.labels).tolist()
-    return None
+def classifies() -> bool:
+    """Whether project/model.py builds a classifier."""
+    return hasattr(build([0], [], 0), "predict_proba")
 
 
-def _windows(table: Table, settings: Train) -> list[int]:
+def _classes(labels: np.ndarray) -> list[Any]:
+    """The classes in the order in which scikit-learn keeps them; UserError where they are none."""
+    classes = np.unique(labels).tolist()
+    broken = [c for c in classes if isinstance(c, float) and not c.is_integer()]
+    if broken:
+        raise UserError(
+            f"{TARGET}: {broken[0]} is no class, and project/model.py builds a classifier; let "
+            "project/target.py give classes, or build a regressor"
+        )
+    return classes
+
+
+def _windows(table: Table, settings: Train, classes: list[Any] | None) -> list[int]:
     """Rows of the windows that are tried, the longest first: all of them know every class."""
     rows = len(table.labels)
     sizes = {max(round(share * rows), min(settings.min_rows, rows)) for share in settings.windows}
-    if _classes(table) is None:
-        return sorted(sizes, reverse=True)
-    every = len(pd.unique(table.labels))
-    known = [n for n in sizes if len(pd.unique(table.labels[rows - n :])) == every]
-    return sorted(known or [rows], reverse=True)
+    if classes is not None:
+        every = {n for n in sizes if len(pd.unique(table.labels[rows - n :])) == len(classes)}
+        sizes = every or {rows}
+    return sorted(sizes, reverse=True)
 
 
 def _forward(

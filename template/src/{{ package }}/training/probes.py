@@ -41,14 +41,14 @@ def probes(early: pd.DataFrame, late: pd.DataFrame) -> list[Probe]:
     Each field goes missing, takes the ends of its range in training (`early`) and values far out,
     or is a known, a new and an empty category. What the contract refuses is left out.
     """
-    base = snapshots.records(late[snapshots.FIELDS].iloc[spread(len(late), MISSING)])
+    base = snapshots.records(late[snapshots.FIELDS].iloc[evenly(len(late), MISSING)])
     found: list[Probe] = []
     allowed: dict[str, list[Any]] = {name: [] for name in snapshots.FIELDS}
     for name in snapshots.FIELDS:
         for record, value in _changes(name, early[name], base):
             if row := _row(record | {name: value}):
                 kind = "missing" if value is None else KINDS[name]
-                found.append(Probe(row, name, kind, _said(name, value)))
+                found.append(Probe(row, name, kind, _in_words(name, value)))
                 allowed[name].append(value)
     random = np.random.default_rng(0)
     several = [{name: None for name, values in allowed.items() if None in values}]
@@ -59,11 +59,12 @@ def probes(early: pd.DataFrame, late: pd.DataFrame) -> list[Probe]:
         row = _row(base[i % len(base)] | changed)
         if row and len(changed) > 1:
             kind = "missing" if all(value is None for value in changed.values()) else ""
-            found.append(Probe(row, "", kind, ", ".join(_said(*item) for item in changed.items())))
+            what = ", ".join(_in_words(*item) for item in changed.items())
+            found.append(Probe(row, "", kind, what))
     return found
 
 
-def spread(n: int, wanted: int) -> np.ndarray:
+def evenly(n: int, wanted: int) -> np.ndarray:
     """At most `wanted` places out of `n`, evenly, the first and the last among them."""
     return np.linspace(0, n - 1, min(wanted, n)).round().astype(int)
 
@@ -86,7 +87,7 @@ def _known(kind: str, values: pd.Series) -> list[Any]:
     if kind == "category":
         return present.unique()[:KNOWN].tolist()
     ordered = present.sort_values()
-    return ordered.iloc[spread(len(ordered), 5)].tolist()
+    return ordered.iloc[evenly(len(ordered), 5)].tolist()
 
 
 def _far(kind: str, value: Any, known: list[Any]) -> list[Any]:
@@ -109,7 +110,7 @@ def _row(record: dict[str, Any]) -> Features | None:
     return row if np.isfinite([n for n in numbers if n is not None]).all() else None
 
 
-def _said(name: str, value: Any) -> str:
+def _in_words(name: str, value: Any) -> str:
     if value is None:
         return f"{name} is missing"
     if isinstance(value, str):

@@ -16,8 +16,8 @@ import pandas as pd
 from pydantic import ValidationError
 
 from .. import contract, values
-from ..console import console
-from ..contract import ALIASES, KINDS, NUMBERS, ROWS, TYPES, Columns
+from ..console import say
+from ..contract import ALIASES, KINDS, NUMBERS, ROWS, TYPES
 from ..errors import UserError, reason, shown
 from ..files import sha256
 from ..project import data as project
@@ -37,9 +37,11 @@ ID = "_key" if KEY in KINDS else KEY
 """The column that holds a row's key as text, as the journal does: KEY itself unless that is a
 feature, which stays as the contract reads it."""
 ARRIVAL = "_arrival"
-"""Without TIME, when a row came: a row of the journal when it got its label, before that those of
-the source, a microsecond each from 1970 on. A label that comes late moves no other row."""
+"""Without TIME, when a row came, so that a label that comes late moves no other row. The source's
+rows count microseconds, 1970-01-01T00:00:00.000000, .000001 and so on; a row of the journal has the
+time when it got its label."""
 ROWS_END = pd.Timestamp("1971-01-01")
+"""After the source's rows, before the journal's."""
 TIMES = [name for name, kind in KINDS.items() if kind == "time"]
 
 
@@ -57,8 +59,12 @@ class Snapshot:
     """What became of the rows that were read."""
 
     def read(self) -> pd.DataFrame:
-        """The table."""
-        return pd.read_parquet(self.path)
+        """The table; one of another contract is validated again, which raises UserError."""
+        frame = pd.read_parquet(self.path)
+        if frame.attrs.get("contract") != contract.digest():
+            require(frame, FIELDS, "the snapshot", "; run `make data`")
+            frame = validated(frame, "the snapshot")
+        return frame
 
 
 def snapshot(settings: Settings) -> Snapshot:
@@ -70,31 +76,22 @@ def snapshot(settings: Settings) -> Snapshot:
     loaded = project.load(uri)
     uri = shown(uri)
     cleaned = clean(loaded, uri)
-    known = labelled(cleaned, uri)
-    frame = validated(known, uri)
+    with_label = labelled(cleaned, uri)
+    frame = validated(with_label, uri)
     counts = {
         "read": len(loaded),
         "cleaned_away": len(loaded) - len(cleaned),
-        "unlabelled": len(cleaned) - len(known),
+        "unlabelled": len(cleaned) - len(with_label),
         "duplicates_kept": int(frame.duplicated().sum()),
     }
     if not TIME:
         frame[ARRIVAL] = pd.to_datetime(np.arange(len(frame)), unit="us").as_unit("us")
     if settings.data.journal and settings.journal.url:
-        from ..project.model import build  # which a loaded model does not need
-
-        new = journalled(settings, frame[TARGET], counts)
-        new = unknown(new, frame)
-        counts["journal_repeated"] = len(new) - len(new)
-        counts["journal_rare"] = 0
-        if len(new) and hasattr(build([0], [], 0), "predict_proba"):
-            odd = rare(new[TARGET], frame[TARGET])
-            counts["journal_rare"] = int(odd.sum())
-            new = new[~odd]
+        new = from_journal(settings, frame, counts)
         frame = pd.concat([frame, new], ignore_index=True) if len(new) else frame
     said = [f"{n:,} {name.replace('_', ' ')}" for name, n in counts.items() if n]
     if len(said) > 1:
-        console.print(f"{uri}: {', '.join(said)}; {len(frame):,} rows are kept", soft_wrap=True)
+        say(f"{uri}: {', '.join(said)}; {len(frame):,} rows are kept")
     if len(frame) < settings.train.min_rows:
         raise UserError(
             f"{uri}: {len(frame)} labelled rows are too few to train on; at least "
@@ -220,57 +217,77 @@ def typed(frame: pd.DataFrame, uri: str) -> pd.DataFrame:
     return frame
 
 
-def journalled(settings: Settings, known: pd.Series, counts: dict[str, int]) -> pd.DataFrame:
-    """The newest labelled rows of the journal, as `validated` gives those of the source.
+def from_journal(settings: Settings, frame: pd.DataFrame, counts: dict[str, int]) -> pd.DataFrame:
+    """The newest labelled rows of the journal that are not in `frame`, which holds the source's.
 
     Those of every environment: an outcome is what really happened, whatever served the prediction.
-    Rows that do not fit the contract, or whose label is of another kind than the `known` ones, are
-    left out; `counts` gets how many there are of each.
+    Left out are rows that do not fit the contract, whose label is of another kind than the source's
+    or of a class that is too rare; `counts` gets how many there are of each.
     """
+    from .fitting import classifies  # which a loaded model does not need
+
     most = settings.data.journal_rows
     with opened(settings.journal.url) as journal:
         records = journal.rows(labelled=True, limit=most + 1) if journal else []
     if len(records) > most:
         records = records[-most:]
-        console.print(
+        say(
             f"the journal holds more than {most:,} labelled rows; the newest {most:,} of them are "
-            "read (data.journal_rows)",
-            soft_wrap=True,
+            "read (data.journal_rows)"
         )
-    (kind,) = map(values.kind, known.iloc[:1].tolist())
-    parts, kept = [], []
+    kind = values.kind(frame[TARGET].iloc[:1].item())
+    parts, fitting = [], []
     for start in range(0, len(records), CHUNK):
-        rows, fitting = _fitting(records[start : start + CHUNK])
-        if kind == "true or false":  # JSON may say 1 for true
-            fitting = [
-                r._replace(outcome=bool(r.outcome)) if r.outcome in (0, 1) else r for r in fitting
-            ]
-        good = [i for i, record in enumerate(fitting) if values.kind(record.outcome) == kind]
-        parts.append(table([rows[i] for i in good]))
-        kept += [fitting[i] for i in good]
-    counts["journal"], counts["journal_unfit"] = len(records), len(records) - len(kept)
-    if counts["journal_unfit"]:
-        console.print(
-            f"{counts['journal_unfit']:,} rows of the journal do not fit the contract and are left "
-            "out",
-            soft_wrap=True,
-        )
-    if not kept:
+        rows = []
+        for record in records[start : start + CHUNK]:
+            if (row := _fitting(record, kind)) is not None:
+                rows.append(row)
+                fitting.append(record)
+        parts.append(table(rows))
+    unfit = len(records) - len(fitting)
+    counts |= {"journal": len(records), "journal_unfit": unfit}
+    counts |= {"journal_repeated": 0, "journal_rare": 0}
+    if unfit:
+        say(f"{unfit:,} rows of the journal do not fit the contract and are left out")
+    if not fitting:
         return pd.DataFrame()
-    frame = plain(pd.concat(parts, ignore_index=True))
+    read = _identified(plain(pd.concat(parts, ignore_index=True)), fitting)
+    outcomes = pd.Series([record.outcome for record in fitting])
+    read[TARGET] = outcomes.astype(bool) if kind == values.TRUTH else outcomes.infer_objects()
+    new = not_in_source(read, frame)
+    counts["journal_repeated"] = len(read) - len(new)
+    if classifies():
+        odd = rare(new[TARGET], frame[TARGET])
+        counts["journal_rare"] = int(odd.sum())
+        new = new[~odd]
+    return new
+
+
+def _identified(frame: pd.DataFrame, records: list[Record]) -> pd.DataFrame:
+    """The rows of these records with their ID, and TIME or ARRIVAL."""
     if ID:
-        named = frame[KEY] if KEY in KINDS else pd.Series([None] * len(kept), dtype="string")
-        own = values.keys(named, "the journal").tolist()
-        frame[ID] = pd.array(
-            [r.key or (r.id if pd.isna(k) else k) for r, k in zip(kept, own, strict=True)],
-            dtype="string",
-        )
-    at = [record.at if TIME else record.labelled_at for record in kept]
+        frame[ID] = pd.Series([record.key or None for record in records], dtype="string")
+        if KEY in KINDS:
+            frame[ID] = frame[ID].fillna(values.keys(frame[KEY], "the journal"))
+        frame[ID] = frame[ID].fillna(pd.Series([record.id for record in records]))
+    at = [record.at if TIME else record.labelled_at for record in records]
     frame[TIME or ARRIVAL] = pd.Series(at, dtype="datetime64[us]")
-    frame[TARGET] = pd.Series([record.outcome for record in kept]).infer_objects()
     if not TIME:  # labels that were written in one go came one after the other all the same
         frame[ARRIVAL] += pd.to_timedelta(frame.groupby(ARRIVAL).cumcount(), unit="us")
     return frame
+
+
+def _fitting(record: Record, kind: str | None) -> Features | None:
+    """A row of the journal as the contract reads it; None if it does not, or its label is of
+    another kind."""
+    truth = kind == values.TRUTH and record.outcome in (0, 1)  # JSON may say 1 for true
+    if not truth and values.kind(record.outcome) != kind:
+        return None
+    try:
+        (row,) = contract.read([record.features])
+    except ValidationError:
+        return None
+    return row
 
 
 def rare(new: pd.Series, known: pd.Series) -> np.ndarray:
@@ -282,32 +299,20 @@ def rare(new: pd.Series, known: pd.Series) -> np.ndarray:
     counts = new.value_counts()
     odd = [c for c in counts.index[counts < RARE] if c not in set(known.unique())]
     if odd:
-        console.print(
+        say(
             f"{TARGET}: {', '.join(map(str, odd[:5]))} is no class of the source, and fewer than "
-            f"{RARE} rows of the journal have it: they are left out",
-            soft_wrap=True,
+            f"{RARE} rows of the journal have it: they are left out"
         )
     return new.isin(odd).to_numpy()
 
 
-def _fitting(records: list[Record]) -> tuple[list[Features], list[Record]]:
-    """The rows that fit the contract, and their records."""
-    while records:
-        try:
-            return contract.read([record.features for record in records]), records
-        except ValidationError as error:
-            bad = {e["loc"][0] for e in error.errors(include_url=False, include_input=False)}
-            records = [record for i, record in enumerate(records) if i not in bad]
-    return [], []
-
-
-def unknown(new: pd.DataFrame, frame: pd.DataFrame) -> pd.DataFrame:
+def not_in_source(new: pd.DataFrame, frame: pd.DataFrame) -> pd.DataFrame:
     """The rows of the journal that the source does not have.
 
     A row is known by its key and its time; where there is no time, by its key alone. The same key
     and time twice in the journal is one row, too.
     """
-    if not ID or new.empty:
+    if not ID:
         return new
     identity = [ID, *filter(None, [TIME])]
     new = new.drop_duplicates(identity) if TIME else new
@@ -318,12 +323,11 @@ def unknown(new: pd.DataFrame, frame: pd.DataFrame) -> pd.DataFrame:
 def validated(frame: pd.DataFrame, uri: str) -> pd.DataFrame:
     """The same table with the contract's columns as the contract reads them; raises UserError."""
     made = pd.concat([table(part) for part in rows(frame, uri)], ignore_index=True)
-    frame = frame.reset_index(drop=True)
-    return frame.assign(**{name: plain(made)[name] for name in FIELDS})
+    return frame.reset_index(drop=True).assign(**plain(made))
 
 
 def table(rows: list[Features]) -> pd.DataFrame:
-    """Validated rows as a table, with types that hold for any part of it."""
+    """Validated rows as a table; ints stay ints beside missing values, so parts can be joined."""
     made = {}
     for name, kind in KINDS.items():
         column = [row.__dict__[name] for row in rows]
@@ -368,20 +372,12 @@ def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
     return [dict(zip(frame.columns, row, strict=True)) for row in zip(*columns, strict=True)]
 
 
-def columns(frame: pd.DataFrame, uri: str = "the snapshot") -> Columns:
-    """The raw columns of a table, through the contract; of a snapshot, which went through it."""
-    if frame.attrs.get("contract") == contract.digest():
-        return contract.from_frame(frame)
-    parts = [contract.columns(part) for part in rows(frame, uri)]
-    return {name: np.concatenate([part[name] for part in parts]) for name in KINDS}
-
-
 def until(frame: pd.DataFrame) -> str | int:
     """When the newest row came, as a manifest keeps it and `later` takes it."""
     newest = frame[TIME or ARRIVAL].max()
     if TIME or newest > ROWS_END:
         return newest.isoformat(timespec="microseconds")
-    return newest.value // 1000
+    return newest.value // 1000  # the number of a row of the source
 
 
 def later(frame: pd.DataFrame, until: str | int | None) -> np.ndarray:

@@ -17,7 +17,7 @@ import pandas as pd
 
 from .. import contract
 from ..bundle import JudgedOn, Manifest
-from ..console import console, step
+from ..console import say, step
 from ..errors import UserError
 from ..evaluation import evaluate, metric, unseen
 from ..evaluation.resampling import groups_of
@@ -62,7 +62,7 @@ def train(
             judged = judge(snapshot.read(), settings.train)
     warned = order.warnings(judged.frame.iloc[: judged.first], judged.late)
     for text in warned:
-        console.print(f"warning: {text}", style="yellow", markup=False, soft_wrap=True)
+        say(f"warning: {text}", style="yellow")
     with step("fit"):
         fitted = judged.refit(settings.train.seed)
         check(judged, fitted)
@@ -164,6 +164,7 @@ def _manifest(
 
 @contextmanager
 def _folder(run: str) -> Iterator[Path]:
+    """A folder by the run's name: by that the next run finds and clears what a killed one left."""
     folder = RUNS / run
     folder.mkdir(parents=True)
     try:

@@ -10,7 +10,7 @@ counted and told.
 import logging
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from time import monotonic
@@ -33,20 +33,20 @@ DAY = 86_400
 class Writer:
     """Queue and thread over a journal; `add` and `add_outcome` are for any thread.
 
-    `limit` lines may wait, and `most` bytes.
+    At most `max_lines` wait, and `max_bytes`.
     """
 
     def __init__(
         self,
         journal: Journal,
         interval: float,
-        limit: int,
+        max_lines: int,
         retention: timedelta | None = None,
-        most: float = 64e6,
+        max_bytes: float = 64e6,
     ) -> None:
         self.journal = journal
-        self.interval, self.limit, self.retention = interval, limit, retention
-        self.most, self.bytes = most, 0
+        self.interval, self.retention = interval, retention
+        self.max_lines, self.max_bytes, self.bytes = max_lines, max_bytes, 0
         self.predictions: deque[bytes] = deque()
         self.outcomes: deque[bytes] = deque()
         self.dropped = self.written = 0
@@ -74,7 +74,7 @@ class Writer:
 
     def _add(self, queue: deque[bytes], line: bytes) -> bool:
         with self._counts:
-            fits = len(queue) < self.limit and self.bytes + len(line) <= self.most
+            fits = len(queue) < self.max_lines and self.bytes + len(line) <= self.max_bytes
             if fits:
                 self.bytes += len(line)
                 queue.append(line)
@@ -108,31 +108,34 @@ class Writer:
     def flush(self) -> None:
         """Writes all that is queued now; raises SQLAlchemy's error and keeps it queued."""
         with self._lock:
-            for queue, kind in ((self.predictions, 0), (self.outcomes, 1)):
+            for queue, insert in (
+                (self.predictions, self.journal.insert_predictions),
+                (self.outcomes, self.journal.insert_outcomes),
+            ):
                 left = len(queue)
                 while left > 0:
                     # only this thread removes, and a line leaves once it is written: `holds`
                     # never misses one, and a kill between both writes it twice, which is harmless
                     lines = _batch(queue)
-                    self._insert(lines, kind)
+                    self._insert(lines, insert)
                     left -= len(lines)
                     with self._counts:
                         self.bytes -= sum(map(len, lines))
                         for _ in lines:
                             queue.popleft()
-        if self._full and self.waiting < self.limit // 2 and self.bytes < self.most / 2:
+        if self._full and self.waiting < self.max_lines // 2 and self.bytes < self.max_bytes / 2:
             self._full = False
             logger.warning("journal: queue has room again, %d lines were dropped", self.dropped)
 
-    def _insert(self, lines: Sequence[bytes], kind: int) -> None:
+    def _insert(self, lines: Sequence[bytes], insert: Callable[[Sequence[bytes]], None]) -> None:
         try:
-            self.journal.insert(*((lines, ()) if kind == 0 else ((), lines)))
+            insert(lines)
             self.written += len(lines)
         except (DataError, IntegrityError) as error:
             # A line the database will never take must not hold up the others: halve to find it.
             if len(lines) > 1:
-                self._insert(lines[: len(lines) // 2], kind)
-                self._insert(lines[len(lines) // 2 :], kind)
+                self._insert(lines[: len(lines) // 2], insert)
+                self._insert(lines[len(lines) // 2 :], insert)
             else:
                 with self._counts:
                     self.dropped += 1

@@ -2,7 +2,7 @@
 
 import json
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,39 +12,30 @@ import sqlalchemy as sa
 
 from ...errors import UserError, reason, shown
 from . import tables
-from .tables import (
-    ENVIRONMENT,
-    INSERT,
-    JOINED,
-    KNOWN_OUTCOME,
-    LABELLED_AT,
-    MIGRATIONS,
-    SERIAL,
-    line,
-    outcome_line,
-    stamp,
-)
+from .tables import ENVIRONMENT, INSERT, JOINED, KNOWN_OUTCOME, LABELLED_AT, SERIAL, stamp
 from .tables import OUTCOMES as _O
 from .tables import PREDICTIONS as _P
 
 
 class Record(NamedTuple):
-    """One prediction; `at` is the event's time, UTC with no zone; `outcome` is None until it is
-    known, and `labelled_at` says when it came (UTC), for the last time if it was changed.
-    `environment` is the one that was served, empty where that is not known; `written` says when the
-    prediction was written (UTC)."""
+    """One prediction. Times are UTC, without a zone."""
 
     id: str
     key: str | None
     at: datetime
+    """When the event was."""
     version: str
     contract: str
     features: dict[str, Any]
     prediction: dict[str, Any]
     outcome: Any = None
+    """None until it is known."""
     labelled_at: datetime | None = None
+    """When the outcome came, the last time if it was changed."""
     environment: str = ""
+    """The one that was served; empty where that is not known."""
     written: datetime | None = None
+    """When the prediction was written."""
 
 
 BATCH = 1000
@@ -66,8 +57,8 @@ class Journal:
             raise ValueError(f"{self.dialect} is not supported")
         if self.dialect == "sqlite":
             self._engine = sa.create_engine(parsed, connect_args={"timeout": tables.WAIT})
-            sa.event.listen(self._engine, "connect", tables.tune)
-            sa.event.listen(self._engine, "begin", tables.begin)
+            sa.event.listen(self._engine, "connect", tables.prepare_sqlite)
+            sa.event.listen(self._engine, "begin", tables.begin_sqlite)
         else:
             arguments = {"connect_timeout": 5}
             self._engine = sa.create_engine(parsed, pool_pre_ping=True, connect_args=arguments)
@@ -88,38 +79,33 @@ class Journal:
             Path(self._engine.url.database).parent.mkdir(parents=True, exist_ok=True)
         at_once = self._engine.connect().execution_options(begin="BEGIN IMMEDIATE")
         with at_once as connection, connection.begin():
-            tables.migrate(connection, MIGRATIONS)
+            tables.migrate(connection)
 
     def close(self) -> None:
         """Lets the connections go."""
         self._engine.dispose()
 
-    def insert(self, predictions: Sequence[bytes], outcomes: Sequence[bytes] = ()) -> None:
-        """Writes lines made by `line` and `outcome_line`; one written before changes nothing."""
-        last = {(row := json.loads(text))["ref"] + row["at"]: text for text in outcomes}
-        now = datetime.now(UTC).replace(tzinfo=None)
-        # One statement is a transaction by itself: each step more hands Python's lock to and fro.
-        alone = {"begin": None} if not (predictions and last) else {}
-        with self.engine.connect().execution_options(**alone) as connection, connection.begin():
-            pairs = zip(INSERT[self.dialect], (predictions, last.values()), strict=True)
-            for statement, lines in pairs:
-                if lines:
-                    batch = {"batch": (b"[%s]" % b",".join(lines)).decode(), "now": stamp(now)}
-                    connection.execute(sa.text(statement), batch)
+    def insert_predictions(self, lines: Collection[bytes]) -> None:
+        """Writes lines made by `tables.line`; an id that is there already stays as it is."""
+        self._insert("predictions", lines)
 
-    def write(self, records: Iterable[Record]) -> None:
-        """Adds predictions, and their outcomes where they have one (found by id)."""
-        records = list(records)
-        lines = [line(*r[:7], r.environment) for r in records]
-        outcomes = [outcome_line(r.id, r.outcome) for r in records if r.outcome is not None]
-        self.insert(lines, outcomes)
+    def insert_outcomes(self, lines: Collection[bytes]) -> None:
+        """Writes lines made by `tables.outcome_line`; of two for one prediction the last counts.
 
-    def put_outcome(self, id: str, outcome: Any, at: datetime | None = None) -> None:
-        """Sets an outcome: `id` is the prediction's or, with `at`, the caller's own key.
-
-        Its prediction may come later. Putting it again replaces it.
+        The prediction may come later.
         """
-        self.insert([], [outcome_line(id, outcome, at)])
+        last = {(row := json.loads(line))["ref"] + row["at"]: line for line in lines}
+        self._insert("outcomes", last.values())
+
+    def _insert(self, table: str, lines: Collection[bytes]) -> None:
+        if not lines:
+            return
+        now = stamp(datetime.now(UTC).replace(tzinfo=None))
+        batch = {"batch": (b"[%s]" % b",".join(lines)).decode(), "now": now}
+        # One statement is a transaction by itself: each step more hands Python's lock to and fro.
+        alone = self.engine.connect().execution_options(begin=None)
+        with alone as connection, connection.begin():
+            connection.execute(sa.text(INSERT[self.dialect][table]), batch)
 
     def get(self, id: str) -> Record | None:
         """One prediction by its id."""
@@ -211,7 +197,7 @@ def _within(
     tests = [
         version is None or _P.c.version == version,
         since is None or _P.c.at >= since,
-        environment is None or tables.of(environment),
+        environment is None or tables.served_in(environment),
         labelled is None or labels,
     ]
     return [test for test in tests if test is not True]

@@ -34,56 +34,48 @@ SERIAL = {
 # A whole batch is one parameter, a JSON array, and the database takes it apart: while it does,
 # Python's lock is free. With executemany the writing thread asked for that lock at every row, and
 # on a busy server it got it 200 times a second.
-INTO_PREDICTIONS = (
-    "INSERT INTO predictions "
-    "(id, key, at, version, contract, features, prediction, environment, written) "
-)
-INTO_OUTCOMES = "INSERT INTO outcomes (ref, at, outcome, written) "
+INTO_PREDICTIONS = """INSERT INTO predictions
+    (id, key, at, version, contract, features, prediction, environment, written)"""
+INTO_OUTCOMES = "INSERT INTO outcomes (ref, at, outcome, written)"
 # The same outcome again is no news: when it came stays.
-UPSERT = (
-    "ON CONFLICT (ref, at) DO UPDATE SET outcome = excluded.outcome, written = excluded.written "
-    "WHERE outcomes.outcome <> excluded.outcome"
-)
+UPSERT = """ON CONFLICT (ref, at) DO UPDATE SET outcome = excluded.outcome,
+    written = excluded.written WHERE outcomes.outcome <> excluded.outcome"""
 INSERT = {
-    "sqlite": (
-        INTO_PREDICTIONS + "SELECT value->>'id', value->>'key', value->>'at', value->>'version', "
-        "value->>'contract', value->>'features', value->>'prediction', "
-        "value->>'environment', :now FROM json_each(:batch) WHERE true ON CONFLICT (id) DO NOTHING",
-        INTO_OUTCOMES + "SELECT value->>'ref', value->>'at', value->>'outcome', value->>'written' "
-        "FROM json_each(:batch) WHERE true " + UPSERT,
-    ),
-    "postgresql": (
-        INTO_PREDICTIONS + "SELECT id, key, at, version, contract, features, prediction, "
-        "environment, CAST(:now AS timestamp) "
-        "FROM json_to_recordset(CAST(:batch AS json)) AS r (id text, "
-        "key text, at timestamp, version text, contract text, features text, prediction text, "
-        "environment text) ON CONFLICT (id) DO NOTHING",
-        INTO_OUTCOMES + "SELECT ref, at, outcome, written FROM json_to_recordset("
-        "CAST(:batch AS json)) AS r (ref text, at timestamp, outcome text, written timestamp) "
-        + UPSERT,
-    ),
+    "sqlite": {
+        "predictions": f"""{INTO_PREDICTIONS} SELECT value->>'id', value->>'key', value->>'at',
+            value->>'version', value->>'contract', value->>'features', value->>'prediction',
+            value->>'environment', :now
+            FROM json_each(:batch) WHERE true ON CONFLICT (id) DO NOTHING""",
+        "outcomes": f"""{INTO_OUTCOMES} SELECT value->>'ref', value->>'at', value->>'outcome',
+            value->>'written' FROM json_each(:batch) WHERE true {UPSERT}""",
+    },
+    "postgresql": {
+        "predictions": f"""{INTO_PREDICTIONS} SELECT id, key, at, version, contract, features,
+            prediction, environment, CAST(:now AS timestamp)
+            FROM json_to_recordset(CAST(:batch AS json)) AS r (id text, key text, at timestamp,
+            version text, contract text, features text, prediction text, environment text)
+            ON CONFLICT (id) DO NOTHING""",
+        "outcomes": f"""{INTO_OUTCOMES} SELECT ref, at, outcome, written
+            FROM json_to_recordset(CAST(:batch AS json)) AS r
+            (ref text, at timestamp, outcome text, written timestamp) {UPSERT}""",
+    },
 }
 
-_metadata = sa.MetaData()
-PREDICTIONS = sa.Table(
+PREDICTIONS = sa.table(
     "predictions",
-    _metadata,
-    *(sa.Column(name, sa.String) for name in ("id", "key", "version", "contract", "environment")),
-    *(sa.Column(name, sa.Text) for name in ("features", "prediction")),
-    sa.Column("seq", sa.BigInteger),
-    sa.Column("at", sa.DateTime),
-    sa.Column("written", sa.DateTime),
+    *(sa.column(name, sa.String) for name in ("id", "key", "version", "contract", "environment")),
+    *(sa.column(name, sa.Text) for name in ("features", "prediction")),
+    sa.column("seq", sa.BigInteger),
+    sa.column("at", sa.DateTime),
+    sa.column("written", sa.DateTime),
 )
-OUTCOMES = sa.Table(
+OUTCOMES = sa.table(
     "outcomes",
-    _metadata,
-    sa.Column("ref", sa.String),
-    sa.Column("at", sa.DateTime),
-    sa.Column("outcome", sa.Text),
-    sa.Column("written", sa.DateTime),
+    sa.column("ref", sa.String),
+    sa.column("at", sa.DateTime),
+    sa.column("outcome", sa.Text),
+    sa.column("written", sa.DateTime),
 )
-
-
 _BY_ID, _BY_KEY = OUTCOMES.alias("by_id"), OUTCOMES.alias("by_key")
 JOINED = PREDICTIONS.outerjoin(
     _BY_ID, (_BY_ID.c.ref == PREDICTIONS.c.id) & (_BY_ID.c.at == NEVER)
@@ -95,7 +87,7 @@ LABELLED_AT: Any = sa.func.coalesce(_BY_ID.c.written, _BY_KEY.c.written)
 ENVIRONMENT: Any = sa.func.coalesce(PREDICTIONS.c.environment, "")
 
 
-def tune(connection: Any, _: Any) -> None:
+def prepare_sqlite(connection: Any, _: Any) -> None:
     """Prepares a new connection to SQLite."""
     # The driver would open transactions late and commit around DDL: SQLAlchemy does it instead.
     connection.isolation_level = None
@@ -120,21 +112,21 @@ def _use_wal(connection: Any) -> None:
             time.sleep(0.01)
 
 
-def begin(connection: sa.Connection) -> None:
+def begin_sqlite(connection: sa.Connection) -> None:
     """Begins a transaction in SQLite; the option `begin` says how, or that none is needed."""
     statement = connection.get_execution_options().get("begin", "BEGIN")
     if statement:
         connection.exec_driver_sql(statement)
 
 
-def migrate(connection: sa.Connection, steps: list[str]) -> None:
+def migrate(connection: sa.Connection) -> None:
     """Takes the steps that this database has not taken yet, within the transaction."""
     run, dialect = connection.exec_driver_sql, connection.dialect.name
     if dialect == "postgresql":  # two servers may start at once
         run("SELECT pg_advisory_xact_lock(7239)")
     run("CREATE TABLE IF NOT EXISTS schema_version (version INTEGER NOT NULL)")
     done = run("SELECT max(version) FROM schema_version").scalar() or 0
-    for number, step in enumerate(steps[done:], start=done + 1):
+    for number, step in enumerate(MIGRATIONS[done:], start=done + 1):
         run(step.format(serial=SERIAL[dialect]))
         run(f"INSERT INTO schema_version VALUES ({number})")
 
@@ -144,7 +136,7 @@ def stamp(at: datetime) -> str:
     return at.isoformat(" ", "microseconds")
 
 
-def of(environment: str) -> Any:
+def served_in(environment: str) -> Any:
     """Whether a prediction is an environment's; one that names none counts as production's.
 
     Rows of 0.1 name none, and neither does a server that was only given a folder.
@@ -162,7 +154,7 @@ def line(
     answer: dict[str, Any],
     environment: str = "",
 ) -> bytes:
-    """What `Journal.insert` takes for one prediction; fields go in by their alias.
+    """What `Journal.insert_predictions` takes for one; fields go in by their alias.
 
     Features and answer are JSON within JSON, since PostgreSQL would not read a NUL otherwise.
     Pydantic's encoder takes a seventh of the time of the standard library's.
@@ -179,7 +171,7 @@ def line_start(id: str) -> bytes:
 
 
 def outcome_line(ref: str, outcome: Any, at: datetime | None = None) -> bytes:
-    """What `Journal.insert` takes for one outcome that came now: by id, or by own key and time."""
+    """What `Journal.insert_outcomes` takes for one that came now: by id, or by own key and time."""
     row = {"ref": ref, "at": stamp(at or NEVER), "outcome": json.dumps(outcome)}
     row["written"] = stamp(datetime.now(UTC).replace(tzinfo=None))
     return to_json(row)
