@@ -137,7 +137,7 @@ class Life:
         return SimpleNamespace(
             version=name,
             path=Path("nowhere"),
-            answers=scores,
+            scores_or_nan=scores,
             fitted=fitted,
             reference={"baseline": concept.baseline(judged.actual, judged.scores)},
             manifest=SimpleNamespace(
