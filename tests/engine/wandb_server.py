@@ -8,6 +8,7 @@ MEMBER, who may not change an alias that is protected. By itself: `python wandb_
 """
 
 import base64
+import copy
 import hashlib
 import json
 import re
@@ -175,7 +176,7 @@ def filled(value: Any, given: dict[str, Any]) -> Any:
 
 
 def walk(thing: Any, fields: list[Any] | None, reader: Reader, given: dict[str, Any]) -> Any:
-    """What a query's fields are of a thing: an object, a dictionary, a list of these, or a value."""
+    """What a query's fields are of a thing: an object, a dictionary, a list, or a value."""
     if fields is None or thing is None:
         return thing
     if isinstance(thing, list):
@@ -190,7 +191,9 @@ def walk(thing: Any, fields: list[Any] | None, reader: Reader, given: dict[str, 
                 found |= walk(thing, part, reader, given)
             continue
         if name == "__typename":
-            found[key] = type(thing).__name__ if not isinstance(thing, dict) else thing.get(name, "")
+            found[key] = (
+                type(thing).__name__ if not isinstance(thing, dict) else thing.get(name, "")
+            )
             continue
         of = "query" if isinstance(thing, Server) else type(thing).__name__
         missing = Refused(f"unknown field {name} of {of}, asked by {reader.operation}", 400)
@@ -217,7 +220,8 @@ def pages(items: list[Any], first: int | None, after: str | None, **more: Any) -
         "edges": [{"node": item, "cursor": str(start + i + 1)} | (
             {"version": f"v{more['version'](item)}"} if "version" in more else {}
         ) for i, item in enumerate(items[start:end])],
-        "pageInfo": {"__typename": "PageInfo", "endCursor": str(min(end, len(items))), "hasNextPage": end < len(items)},
+        "pageInfo": {"__typename": "PageInfo", "endCursor": str(min(end, len(items))),
+                     "hasNextPage": end < len(items)},
     }  # fmt: skip
 
 
@@ -256,6 +260,9 @@ class Project:
         return self._runs.get(name)
 
     bucket = run
+
+    def artifactTypes(self, includeAll: bool) -> dict[str, Any]:
+        return {"edges": [{"node": {"name": "model"}}]}
 
     def runCount(self, filters: str | None = None) -> int:
         return len(self._found(filters))
@@ -322,7 +329,7 @@ class Run:
 
 
 class ArtifactCollection:
-    """Versions under a name: a sequence where a run logs them, a portfolio where they are linked."""
+    """Versions under a name: a sequence where runs log them, a portfolio where they are linked."""
 
     def __init__(self, project: Project, name: str, kind: str) -> None:
         self.id = coded(f"ArtifactCollection:{next(NOW)}")
@@ -331,7 +338,7 @@ class ArtifactCollection:
         self.defaultArtifactType = {"name": kind}
         self.digestAlgorithm, self.tags = "MANIFEST_MD5", {"edges": []}
         self._members: list[ArtifactCollectionMembership] = []
-        self._next = count()
+        self._next = 0
 
     def artifacts(
         self, after: str | None, first: int | None, order: str | None, filters: str | None
@@ -356,7 +363,8 @@ class ArtifactCollection:
         for member in self._members:
             if member.artifact is artifact:
                 return member
-        made = ArtifactCollectionMembership(self, artifact, next(self._next))
+        made = ArtifactCollectionMembership(self, artifact, self._next)
+        self._next += 1
         self._members.append(made)
         artifact._memberships.append(made)
         self._move("latest", made)
@@ -446,11 +454,14 @@ class Artifact:
         return found
 
     def _listed(self) -> list[dict[str, Any]]:
+        def where(name: str, entry: dict[str, Any]) -> str:
+            home = self.artifactSequence.id
+            return self._server.where("file", f"{home}/{name}/{entry['digest']}")
+
         return [
-            {"__typename": "File", "name": name,
-             "directUrl": self._server.where("file", f"{self.artifactSequence.id}/{name}/{entry['digest']}")}
+            {"__typename": "File", "name": name, "directUrl": where(name, entry)}
             for name, entry in self._entries().items()
-        ]  # fmt: skip
+        ]
 
 
 def organization() -> dict[str, Any]:
@@ -459,6 +470,7 @@ def organization() -> dict[str, Any]:
         "name": ORGANIZATION,
         "coreWeaveOrganizationId": None,
         "orgEntity": {
+            "__typename": "Entity",
             "id": coded(ORG_ENTITY),
             "name": ORG_ENTITY,
             "entityType": "organization",
@@ -500,6 +512,17 @@ class Server:
         self._lock = threading.RLock()
         self._project(ORG_ENTITY, REGISTRY)
 
+    def saved(self) -> tuple[Any, ...]:
+        """All that is kept, as it is now; `restore` brings it back."""
+        kept = (self.projects, self.stored, self._artifacts, self._clients)
+        return copy.deepcopy(kept, {id(self): self})
+
+    def restore(self, saved: tuple[Any, ...]) -> None:
+        """Brings back what `saved` gave, with nothing protected and nothing that fails."""
+        kept = copy.deepcopy(saved, {id(self): self})
+        self.projects, self.stored, self._artifacts, self._clients = kept
+        self.protected, self.read_only, self.fails, self.lag = set(), set(), {}, 0.0
+
     def answer(self, key: str, query: str, variables: dict[str, Any]) -> dict[str, Any]:
         """The data of an answer; raises Refused."""
         reader = Reader(query)
@@ -537,9 +560,9 @@ class Server:
             raise Refused(f"permission denied: {project.name} is restricted", 403)
 
     def _may_move(self, project: str, aliases: list[str]) -> None:
-        if project.startswith("wandb-registry-") and self.protected & set(aliases):
-            if not self.user()["admin"]:
-                raise Refused(f"permission denied: {aliases} is protected", 403)
+        moved = self.protected & set(aliases) if project.startswith("wandb-registry-") else None
+        if moved and not self.user()["admin"]:
+            raise Refused(f"permission denied: {moved} is protected", 403)
 
     # queries
 
@@ -600,7 +623,7 @@ class Server:
             inserted = input["name"] not in project._runs
             run = project._runs.setdefault(input["name"], Run(project, input["name"]))
         self._may_write(run.project)
-        for name in ("config", "summaryMetrics", "displayName", "tags", "notes", "jobType", "state"):
+        for name in ("config", "summaryMetrics", "displayName", "tags", "notes", "jobType"):
             if input.get(name) is not None:
                 setattr(run, name, input[name])
         return {"bucket": run, "inserted": inserted}
@@ -676,6 +699,9 @@ class Server:
             artifact.artifactSequence._move(alias, member)
         return {"artifact": artifact}
 
+    def useArtifact(self, input: dict[str, Any]) -> dict[str, Any]:
+        return {"artifact": self._artifacts[input["artifactID"]]}
+
     def updateArtifact(self, input: dict[str, Any]) -> dict[str, Any]:
         artifact = self._artifacts[input["artifactID"]]
         self._may_write(artifact.artifactSequence.project)
@@ -721,9 +747,7 @@ class Server:
             member._aliases.discard(alias)
         return {"success": True}
 
-    def _aliased(
-        self, input: dict[str, Any]
-    ) -> Iterator[tuple[ArtifactCollectionMembership, str]]:
+    def _aliased(self, input: dict[str, Any]) -> Iterator[tuple[ArtifactCollectionMembership, str]]:
         artifact = self._artifacts[input["artifactID"]]
         for wanted in input["aliases"]:
             project = self.projects[wanted["entityName"], wanted["projectName"]]
@@ -743,7 +767,10 @@ def handler_of(state: Server) -> type[BaseHTTPRequestHandler]:
         def do_POST(self) -> None:
             body = self.body()
             key = self.key()
-            if self.path != "/graphql" and not self.path.endswith("/file_stream"):
+            if self.path.startswith("/sdk/otel/"):
+                state.met["telemetry"] += 1
+                self.say(200, {})
+            elif self.path != "/graphql" and not self.path.endswith("/file_stream"):
                 self.refuse(f"unknown path POST {self.path}", 404)
             elif key not in state._users:
                 self.say(401, {"errors": [{"message": "invalid API key"}]})
