@@ -336,7 +336,8 @@ class ArtifactCollection:
         self.project, self.name, self.description = project, name, None
         self.createdAt = self.updatedAt = stamp()
         self.defaultArtifactType = {"name": kind}
-        self.digestAlgorithm, self.tags = "MANIFEST_MD5", {"edges": []}
+        self.digestAlgorithm = "MANIFEST_MD5"
+        self.tags: dict[str, Any] = {"edges": []}
         self._members: list[ArtifactCollectionMembership] = []
         self._next = 0
 
@@ -500,7 +501,7 @@ class Server:
         self.url = ""
         self._artifacts: dict[str, Artifact] = {}
         self._clients: dict[str, str] = {}
-        self._users = {
+        self._users: dict[str, dict[str, Any]] = {
             key: {
                 "id": coded(f"User:{name}"), "name": name, "username": name, "entity": TEAM,
                 "email": f"{name}@example.com", "flags": "{}", "admin": admin, "deletedAt": None,

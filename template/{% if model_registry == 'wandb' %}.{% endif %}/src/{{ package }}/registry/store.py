@@ -392,7 +392,7 @@ def _listed(found: Any) -> list[Any]:
 
 
 def _absent(error: Exception) -> bool:
-    """Whether W&B answered, and has no such thing: of that the client's word is ValueError alone."""
+    """Whether W&B answered, and has no such thing: the client says so by a ValueError alone."""
     inner = getattr(error, "exc", None) or error
     return type(inner) is ValueError and inner.__cause__ is None
 

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import wandb
 
@@ -33,7 +33,7 @@ def tracked(
         project=project,
         name=name,
         config=config or {"user": user(), "commit": git()[0]},
-        mode=os.environ.get("WANDB_MODE", "online"),
+        mode=cast(Any, os.environ.get("WANDB_MODE") or "online"),
         reinit="create_new",
         settings=wandb.Settings(
             console="off",
