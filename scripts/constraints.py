@@ -54,6 +54,8 @@ def main() -> None:
         wanted = requirements(Path(folder))
     resolve(wanted, "What the template was tested with.", TEMPLATE / "constraints.txt")
     for registry, facts in yaml.safe_load(QUESTIONS["model_registry_facts"]["default"]).items():
+        if not facts["server"]:
+            continue
         home = TEMPLATE / f"{{% if model_registry == '{registry}' %}}.{{% endif %}}"
         what = "What the registry's own server was tested with; it runs apart."
         resolve({facts["server"]}, what, home / f"constraints.{registry}.txt")

@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 TEMPLATE = ROOT / "template"
 TAKEN = ROOT / "parts" / "taken.txt"
 MODULES = {
+    "cwevals": ["coreweave_evaluations"],
     "gitpython": ["git"],
     "google-auth": ["google"],
     "locust": ["pytest_locust"],
@@ -48,7 +49,6 @@ OTHERS = {
     "setuptools",
     "uv",
     "virtualenv",
-    "wandb",
     "wheel",
 }
 """What makes environments, and what a project is likely to add."""

@@ -105,5 +105,7 @@ def test_the_servers_version_is_said_once_for_all():
     """The fact, the verb that runs it and its constraints name the same version."""
     for registry, facts in yaml.safe_load(QUESTIONS["model_registry_facts"]["default"]).items():
         home = ROOT / "template" / f"{{% if model_registry == '{registry}' %}}.{{% endif %}}"
+        if not facts["server"]:
+            continue
         assert facts["server"] in (home / "registry.mk").read_text()
         assert facts["server"] in (home / f"constraints.{registry}.txt").read_text().splitlines()

@@ -9,6 +9,7 @@ from itertools import product
 import pytest
 from engine_tests import FORMATS, PROBLEMS, marks, run, with_tests
 from running_project import Project, project
+from variants import choices
 
 COVERED = 88
 """Percent of the package's lines that the first project's run must reach; 91 were seen."""
@@ -53,3 +54,16 @@ def test_its_tests_are_typed_and_clean(engine):
     passes(run(made.folder, python, "mypy", "--implicit-reexport"))
     passes(run(made.folder, python, "ruff", "check"))
     passes(run(made.folder, python, "ruff", "format", "--check"))
+
+
+@pytest.mark.heavy(2)
+def test_each_other_registry_passes_the_ports_test(tmp_path):
+    """The first one's is among the tests above."""
+    for registry in choices("model_registry")[1:]:
+        made = project(tmp_path / registry, env_manager="uv", ci="none", model_registry=registry)
+        python = with_tests(made.folder, registry) / ".venv/bin/python"
+        made.run("make setup")
+        passes(run(made.folder, python, "pytest", "tests/engine"))
+        passes(run(made.folder, python, "mypy", "--implicit-reexport"))
+        passes(run(made.folder, python, "ruff", "check"))
+        passes(run(made.folder, python, "ruff", "format", "--check"))

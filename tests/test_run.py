@@ -56,10 +56,14 @@ def distinct() -> list[dict[str, str]]:
 def doctor(made) -> None:
     """It is content with a project that works, and names what does not."""
     assert "registry" in made.run("make doctor")
-    made.environment["MLFLOW_TRACKING_URI"] = "http://127.0.0.1:9"
+    away = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}
+    away |= {"WANDB_MODE": "online", "WANDB_BASE_URL": "http://127.0.0.1:9"}
+    away |= {"WANDB_API_KEY": "a" * 40, "WANDB__GRAPHQL_RETRY_MAX": "1"}
+    before = dict(made.environment)
+    made.environment |= away
     said = made.run("make doctor", fails=True)
     assert "http://127.0.0.1:9" in said
-    del made.environment["MLFLOW_TRACKING_URI"]
+    made.environment = before
 
 
 def installed(made) -> None:

@@ -2,10 +2,7 @@
 
 import dataclasses
 import shutil
-import threading
-import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -150,13 +147,6 @@ def test_the_bundle_that_was_gated_is_the_one_that_is_kept(
         apart.copy_into("production", "2", "forged")
 
 
-def test_a_copy_damaged_here_is_fetched_again(known: MlflowRegistry) -> None:
-    path = known.pull("2", Path("var/versions"))
-    model = max(path.iterdir(), key=lambda file: file.stat().st_size)
-    model.write_bytes(model.read_bytes()[:-1])
-    assert load_bundle(known.pull("2", Path("var/versions"))).version == "2"
-
-
 def test_who_may_only_read_sees_what_is_left_half_done(
     known: MlflowRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -292,95 +282,3 @@ def test_a_gain_and_a_loss_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     assert metric.gain(actual, poor, good).surely_below(0.0)
     same = metric.gain(actual, good, good)
     assert (same.confidence(0.0), same.confidence(1e-9)) == (1.0, 0.0)
-
-
-@pytest.mark.parametrize("reached", ["intent", "alias"])
-def test_a_move_killed_half_way_is_repaired(
-    known: MlflowRegistry, monkeypatch: pytest.MonkeyPatch, reached: str
-) -> None:
-    hold(known, "staging", "1")
-
-    def die(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(known, "set_alias" if reached == "intent" else "close", die)
-        with pytest.raises(KeyboardInterrupt):
-            promote.promote("staging", settings.load(gates=FREE), known, version="2")
-    assert known.moves("staging", closed=False)
-    history.repair("staging", known)
-    assert not known.moves("staging", closed=False)
-    now = known.alias("staging")
-    assert now == known.moves("staging")[-1].to == ("1" if reached == "intent" else "2")
-
-
-def test_two_promoters_in_threads_lose_no_move(known: MlflowRegistry) -> None:
-    hold(known, "staging", "1")
-    ready = threading.Barrier(2)
-
-    def move(version: str) -> str:
-        ready.wait()
-        try:
-            return history.make(base.Move("staging", "promote", version, "1", "", ""), known).to
-        except UserError:  # overtaken
-            return ""
-
-    with ThreadPoolExecutor(2) as pool:
-        done = {*pool.map(move, ("2", "3"))}
-    moves = known.moves("staging")
-    assert sorted(m.to for m in moves) == ["1", "2", "3"]
-    assert known.alias("staging") == moves[-1].to
-    assert moves[-1].to in done
-
-
-@pytest.mark.parametrize("when", ["before", "after"])
-def test_who_is_overtaken_hears_so(
-    known: MlflowRegistry, monkeypatch: pytest.MonkeyPatch, when: str
-) -> None:
-    real = known.close
-
-    def close(move: base.Move) -> None:
-        monkeypatch.setattr(known, "close", real)
-        if when == "after":
-            real(move)
-        history.repair("staging", known)  # as a promotion begins
-        history.make(base.Move("staging", "promote", "3", "", "ana", ""), known)
-        if when == "before":
-            real(move)
-
-    monkeypatch.setattr(known, "close", close)
-    with pytest.raises(UserError, match=r"to version 2 was overtaken by ana, whose .* 3 counts"):
-        promote.promote("staging", settings.load(gates=FREE), known, version="2")
-    assert [m.to for m in known.moves("staging")] == ["2", "3"]
-    assert known.alias("staging") == "3"
-
-
-@pytest.mark.parametrize("clocks", [(3600, 0, 0), (-3600, 0, -3600), (0, -3600, 3600)])
-def test_moves_keep_their_order_whatever_the_clocks_say(
-    known: MlflowRegistry, monkeypatch: pytest.MonkeyPatch, clocks: tuple[int, int, int]
-) -> None:
-    now = time.time()
-    for version, wrong in zip("123", clocks, strict=True):
-        monkeypatch.setattr(registry.time, "time", lambda wrong=wrong: now + wrong)
-        hold(known, "staging", version)
-        assert known.alias("staging") == version
-    assert [m.to for m in known.moves("staging")] == ["1", "2", "3"]
-    assert history.rollback("staging", known).to == "2"
-
-
-def test_two_rollbacks_at_once_are_one_step(
-    known: MlflowRegistry, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    hold(known, "staging", "1", "2", "3")
-    real = known.intend
-
-    def intend(move: base.Move) -> base.Move:
-        monkeypatch.setattr(known, "intend", real)
-        assert history.rollback("staging", known).to == "2"  # somebody else, just before
-        return real(move)
-
-    monkeypatch.setattr(known, "intend", intend)
-    assert history.rollback("staging", known).to == "2"
-    assert known.alias("staging") == "2"
-    assert history.rollback_path(known.moves("staging")) == ["1", "2"]
-    assert history.rollback("staging", known).to == "1"

@@ -29,11 +29,26 @@ def marks(problem: str, serving_format: str) -> str:
     return "problem or format" if i == j else "problem and format"
 
 
-def with_tests(project: Path) -> Path:
-    """A rendered project, with the tests among its own."""
+PORT = {
+    "mlflow": ["port_mlflow.py"],
+    "wandb": ["port_wandb.py", "wandb_server.py"],
+}
+"""What the port's test needs of each registry, and no other test does."""
+SHARED = ["__init__.py", "conftest.py", "servers.py", "test_port.py"]
+
+
+def with_tests(project: Path, registry: str = "mlflow") -> Path:
+    """A rendered project, with the tests among its own: all of them, or with another registry than
+    the first those of the port."""
     to = project / "tests" / "engine"
     shutil.rmtree(to, ignore_errors=True)
     shutil.copytree(TESTS, to, ignore=IGNORED)
+    for path in to.glob("*.py"):
+        others = {name for other, names in PORT.items() if other != registry for name in names}
+        if path.name in others or (
+            registry != "mlflow" and path.name not in SHARED + PORT[registry]
+        ):
+            path.unlink()
     return project
 
 

@@ -114,7 +114,7 @@ BESIDES: dict[tuple[str, ...], dict[str, Any]] = {
     ("classification", "pip"): {"ci": "azure", "docker_base": "distroless"},
     ("classification", "conda"): {"ci": "none", "docker_base": "distroless"},
     ("regression", "uv"): {"ci": "gitlab", "python": "3.11"},
-    ("regression", "pip"): {"ci": "none", "python": "3.12"},
+    ("regression", "pip"): {"ci": "none", "python": "3.12", "model_registry": "wandb"},
     ("regression", "conda"): {"ci": "gitlab", "docker_base": "micromamba"},
 }
 """What matters less when a project runs, but has its own chapters in the README."""

@@ -55,6 +55,8 @@ class Model(Section):
 
     name: str = PACKAGE.replace("_", "-")
     """The registered model."""
+    registry: str = "model"
+    """Which of a server's registries it is in, where a server has several."""
     per_environment: bool = False
     """Whether staging and production are registered models of their own, such as production.NAME,
     with a history of their own, so that the registry's permissions say who promotes. Each way has

@@ -55,8 +55,8 @@ def _waiting(versions: list[Version], moves: list[Move]) -> str:
     """What staging holds, if production holds an older one or none and nobody went back from it."""
     back = rolled_back([move for move in moves if move.environment == "production"])
     held = {environment: v.version for v in versions for environment in v.environments}
-    staging = held.get("staging", "0")
-    newer = int(staging) > int(held.get("production", "0"))
+    staging = held.get("staging", "-1")
+    newer = int(staging) > int(held.get("production", "-1"))
     return staging if newer and staging not in back else ""
 
 

@@ -46,7 +46,7 @@ def lock() -> str:
 
 
 def requirements() -> list[str]:
-    """What pyfunc needs to load the version elsewhere, at the versions that are here."""
+    """What loads the version elsewhere, at the versions that are here."""
     found = []
     try:
         wanted = importlib.metadata.requires(PACKAGE) or []

@@ -1,0 +1,100 @@
+"""What is kept of a training in W&B: a run with parameters, metrics, pictures and its data.
+
+With WANDB_MODE=offline the client keeps it in wandb/, and `wandb sync` sends it later.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import wandb
+
+from ..bundle import Bundle
+from ..training.provenance import git, user
+
+if TYPE_CHECKING:  # what follows a registry needs no table
+    import pandas as pd
+
+OFFLINE = ("offline", "dryrun", "disabled")
+"""Values of WANDB_MODE with which nothing is sent."""
+_RUNS: dict[str, wandb.Run] = {}
+"""The runs under way in this process."""
+
+
+@contextmanager
+def tracked(
+    project: str, name: str, entity: str | None = None, config: dict[str, Any] | None = None
+) -> Iterator[str]:
+    """The id of a run; it ends as failed when what it holds raises."""
+    run = wandb.init(
+        entity=entity,
+        project=project,
+        name=name,
+        config=config or {"user": user(), "commit": git()[0]},
+        mode=cast(Any, os.environ.get("WANDB_MODE") or "online"),
+        reinit="create_new",
+        settings=wandb.Settings(
+            console="off",
+            disable_git=True,
+            init_timeout=60,
+            save_code=False,
+            x_disable_stats=True,
+        ),
+    )
+    _RUNS[run.id] = run
+    try:
+        yield run.id
+    except BaseException:
+        run.finish(exit_code=1)
+        raise
+    finally:
+        del _RUNS[run.id]
+    run.finish()
+
+
+def log(
+    run: str,
+    bundle: Bundle,
+    frame: "pd.DataFrame",
+    parameters: dict[str, Any],
+    metrics: dict[str, float],
+    artifacts: Path,
+    source: str,
+) -> wandb.Run:
+    """Logs all there is to know of a training to a run under way, and returns that."""
+    tracked = _RUNS[run]
+    tracked.config.update({key: str(value)[:500] for key, value in parameters.items()})
+    pictures = {path.stem: wandb.Image(str(path)) for path in sorted(artifacts.glob("*.png"))}
+    tracked.log({**metrics, **pictures})
+    data = wandb.Artifact(
+        f"{tracked.project}-data",
+        "dataset",
+        description=f"A sample of the rows, from {source}",
+        metadata={"fingerprint": bundle.manifest.data, "source": source},
+    )
+    with data.new_file("sample.csv") as file:
+        frame.to_csv(file, index=False)
+    tracked.use_artifact(data)
+    return tracked
+
+
+def tags(bundle: Bundle) -> dict[str, str]:
+    """What is said of a version beside its number."""
+    m = bundle.manifest
+    return {
+        "bundle": bundle.digest,
+        "commit": m.commit,
+        "data": m.data,
+        "trained_until": str(m.trained_until),
+        "contract": m.contract,
+        **{f"metric.{k}": f"{v:.6g}" for k, v in m.metrics.items()},
+    }
+
+
+def description(bundle: Bundle) -> str:
+    """A version in a line."""
+    m = bundle.manifest
+    values = ", ".join(f"{name} {value:.4g}" for name, value in m.metrics.items())
+    return f"{values}; trained until {m.trained_until}, at commit {m.commit[:8]}"
