@@ -385,11 +385,11 @@ def gist(message: str) -> str:
     """A refusal without what depends on the data or the machine."""
     assert "\n" not in message
     where = message.partition("; ")[0]
-    if "differ by" in where or "has an answer" in where:
+    if "differ by" in where or "does not, " in where:
         missing = re.search(r"(is|are) missing$", where)
         held = where.endswith("held-out rows")
         text = re.search(r"where (c|d|text) is", where)
-        how = "has no answer" if "the exported model has none" in where else "differs"
+        how = "has no answer" if "the exported model does not" in where else "differs"
         return f"{how} " + (
             "where a value is missing" if missing else "on held-out rows" if held
             else "where a category or a text is new" if text else "where a number is far out"

@@ -55,7 +55,7 @@ def test_what_is_not_better_is_compared_again_when_labels_came(known: Registry) 
     happen(10, right=0.0)
     done = cycle.turn(kept(margin=1e9), known)
     assert (done.verdict, done.version, done.promoted) == ("retrain", "", [])
-    assert "50.0% needed (after a fall)" in done.reason
+    assert "needed: 50.0% (after a fall)" in done.reason
     again = cycle.turn(kept(), known)
     assert again.version == ""
     assert "0 labelled rows came since a candidate was compared" in again.reason

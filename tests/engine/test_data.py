@@ -275,7 +275,7 @@ def test_a_key_is_what_the_source_has_even_beside_a_missing_one(another: Another
     [
         ([1.0, 1.8e18], r"^rows: 1.8e\+18 in row 1 is a float"),
         ([1.0, float("inf")], r"inf in row 1 is a float"),
-        (["a", ["b"]], r"\['b'\] in row 1 names no row"),
+        (["a", ["b"]], r"\['b'\] in row 1 is no key"),
     ],
 )
 def test_a_key_that_lost_digits_is_refused(column: Any, said: str) -> None:
@@ -405,8 +405,8 @@ def test_times_are_utc_to_the_microsecond_whatever_wrote_them(given: Any) -> Non
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ([None, 1_700_000_000], "1700000000 in row 1 is no time"),
-        ([20230514.0, 20230515.0], "20230514.0 in row 0 is no time"),
+        ([None, 1_700_000_000], "1700000000 in row 1 is not an ISO 8601 time"),
+        ([20230514.0, 20230515.0], "20230514.0 in row 0 is not an ISO 8601 time"),
         (["20230514"], "'20230514' in row 0"),
         (["2013-01-01", "01/03/2023"], "'01/03/2023' in row 1"),
         (["2024-02-30"], "'2024-02-30' in row 0"),
@@ -432,7 +432,7 @@ def test_the_api_takes_no_number_for_a_time(another: Another) -> None:
     assert asks.model_validate_json('{"features": {"at": "2024-01-01T00:00:00+01:00"}}')
     for at in ("1700000000", '"1700000000"', '"20230514"'):
         for body in ('{"features": {"at": AT}}', '{"features": {"at": "2024-01-01"}, "time": AT}'):
-            with pytest.raises(ValueError, match="no time as ISO 8601"):
+            with pytest.raises(ValueError, match="not an ISO 8601 time"):
                 asks.model_validate_json(body.replace("AT", at))
 
 
@@ -478,7 +478,7 @@ def test_scoring_reads_a_table_as_training_does(another: Another) -> None:
     ("hook", "said"),
     [
         ("def clean(frame):\n    return frame['nothing']", "no column 'nothing', which clean"),
-        ("def clean(frame):\n    return 7", "gives no table"),
+        ("def clean(frame):\n    return 7", "must return a DataFrame"),
         ("def clean(frame):\n    return 1 / 0", "clean.. in project/data.py: division by zero"),
         (
             "def clean(f):\n    return f.set_axis(['id', 'x', 'x'], axis=1)",

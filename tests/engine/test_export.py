@@ -138,7 +138,7 @@ def test_only_one_side_that_refuses_is_a_difference(
     with (
         monkeypatch.context() as patch,
         pytest.raises(
-            UserError, match="scikit-learn has an answer and the exported model has none where"
+            UserError, match="scikit-learn predicts and the exported model does not, where"
         ),
     ):
         exported(patch, change)
@@ -280,7 +280,9 @@ def test_a_model_that_refuses_rows_that_judge_it_is_one_line(
     monkeypatch.setattr(fitting, "build", lambda *_: clone(make_pipeline(onehot, model)))
     last = np.arange(len(frame)) == len(frame) - 1
     frame = frame.assign(**{names[0]: frame[names[0]].astype(object).mask(last, "never seen")})
-    with pytest.raises(UserError, match=r"no answer .*unknown categories.*handle_unknown") as error:
+    with pytest.raises(
+        UserError, match=r"cannot predict new rows.*unknown categories.*handle_unknown"
+    ) as error:
         fitting.judge(frame, settings.load().train)
     assert "\n" not in str(error.value)
 

@@ -298,7 +298,7 @@ def test_rows_of_another_contract_are_never_called_good(
 
     monkeypatch.setattr(monitor, "derived", refuse)
     seen = judge(world, world.records(0, 4))
-    assert (seen.verdict, "is not known" in seen.reason) == ("warn", True), seen.reason
+    assert (seen.verdict, "could not be measured" in seen.reason) == ("warn", True), seen.reason
 
 
 def test_an_undefined_metric_is_unknown(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -425,5 +425,5 @@ def test_a_report_of_nothing_says_so(tmp_path: Path) -> None:
         report.write(tmp_path / "monitor.json", tmp_path / "monitor.html")
     empty = Verdict("unknown", "<nothing> is served", "production")
     made = report.page(json.loads(json.dumps(empty.__dict__)))
-    assert "It is not known" in made
+    assert "could not check" in made
     assert "&lt;nothing&gt;" in made

@@ -120,7 +120,7 @@ def test_what_cannot_be_scored_is_named(bundle: Bundle, sample: pd.DataFrame) ->
         score.score(bundle, "rows.parquet", "out.txt")
     with pytest.raises(UserError, match=r"nowhere.csv: cannot be read"):
         score.score(bundle, "nowhere.csv", "out.csv")
-    with pytest.raises(UserError, match=r"is what is read"):
+    with pytest.raises(UserError, match=r"is the input"):
         score.score(bundle, "rows.parquet", str(Path("rows.parquet").absolute()))
     assert len(pd.read_parquet("rows.parquet")) == len(sample)
     sample.iloc[:, :1].to_csv("narrow.csv", index=False)

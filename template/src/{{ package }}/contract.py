@@ -74,7 +74,7 @@ def iso(value: Any) -> Any:
     if isinstance(value, int | float | Decimal) or (
         isinstance(value, str | bytes) and not (isinstance(value, str) and re.fullmatch(ISO, value))
     ):
-        raise ValueError("is no time as ISO 8601 writes it, such as 2013-01-01T06:00:00Z")
+        raise ValueError("is not an ISO 8601 time, such as 2013-01-01T06:00:00Z")
     return value
 
 
@@ -151,7 +151,7 @@ def names(derived: Columns, rows: int | None = None) -> tuple[list[str], list[st
     numbers, categories = [], []
     for name, column in derived.items():
         if not isinstance(column, np.ndarray) or column.ndim != 1:
-            raise UserError(f"{where} gives no flat NumPy array for {name}")
+            raise UserError(f"{where} must return a one-dimensional NumPy array for {name}")
         n = len(next(iter(derived.values()))) if rows is None else rows
         if len(column) != n:
             raise UserError(
@@ -162,7 +162,7 @@ def names(derived: Columns, rows: int | None = None) -> tuple[list[str], list[st
             continue
         if column.dtype.kind in "mM":
             raise UserError(
-                f"{where} leaves {name} a time ({column.dtype}), which no model can take; make "
+                f"{where} leaves {name} a time ({column.dtype}), which no model accepts; make "
                 "numbers of it, such as the hour, or leave it out"
             )
         strange = [v for v in column if not isinstance(v, str)] if column.dtype != str else []

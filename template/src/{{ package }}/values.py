@@ -71,7 +71,7 @@ def times(column: pd.Series, where: str) -> pd.Series:
 
 def _no_time(where: str, row: Any, value: Any) -> UserError:
     return UserError(
-        f"{where}: {cut(value)} in row {row} is no time as ISO 8601 writes it, such as "
+        f"{where}: {cut(value)} in row {row} is not an ISO 8601 time, such as "
         "2013-01-01T06:00:00Z; parse it in clean() of project/data.py, where "
         "pd.to_datetime(..., format=...) says what it means"
     )
@@ -99,7 +99,7 @@ def keys(column: pd.Series, where: str) -> pd.Series:
             made.append(None if value is None else text(value))
         except TypeError:
             raise UserError(
-                f"{where}: {cut(value)} in row {row} names no row; make a text or an integer of "
+                f"{where}: {cut(value)} in row {row} is no key; make a text or an integer of "
                 "it in clean() of project/data.py"
             ) from None
         except (ValueError, OverflowError):
@@ -123,8 +123,9 @@ def exact(column: pd.Series, where: str) -> None:
             continue
         if abs(number) >= 2**63 or float(number) != number:
             raise UserError(
-                f"{where}: {number} in row {row} is more than float64 holds to the unit; make the "
-                "field a str if it is a name, or subtract or divide in clean() of project/data.py"
+                f"{where}: {number} in row {row} is more than float64 holds to the unit; make "
+                "the field a str if it is an identifier, or subtract or divide in clean() of "
+                "project/data.py"
             )
 
 

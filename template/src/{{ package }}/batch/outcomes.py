@@ -90,7 +90,7 @@ def write_outcomes(
             journal.insert_outcomes(part)
     except sa.exc.SQLAlchemyError as error:
         raise UserError(
-            f"journal: {reason(error)}; run it again: a label that was written is written over"
+            f"journal: {reason(error)}; run it again: a label that was written is overwritten"
         ) from None
     return written
 
@@ -124,7 +124,7 @@ def _references(frame: pd.DataFrame, uri: str) -> tuple[pd.Series, Sequence[date
     if KEY is None or not {KEY, WHEN} <= set(frame):
         own = f" or {KEY} and {WHEN}" if KEY else ""
         raise UserError(
-            f"{uri}: does not say whose labels these are: it needs a column {ID} (the "
+            f"{uri}: cannot match labels to predictions: it needs a column {ID} (the "
             f"prediction's){own}; it has {', '.join(map(str, frame))}"
         )
     times = values.times(frame[WHEN], f"{uri}: column {WHEN}")

@@ -41,7 +41,7 @@ def score(
     if not is_sql(out) and ("://" in out or not out.endswith((".parquet", ".csv"))):
         raise UserError(f"{shown(out)}: is no output; use a .parquet or .csv file, or URL#TABLE")
     if uri == out or (Path(uri).exists() and Path(uri).resolve() == Path(out).resolve()):
-        raise UserError(f"{shown(out)}: is what is read; choose another name for what is written")
+        raise UserError(f"{shown(out)}: is the input; choose another file for the output")
     if not is_sql(out):  # what cannot be written is said before the work
         Path(out).parent.mkdir(parents=True, exist_ok=True)
     what = [bundle.digest, uri, _state(uri), out, *([environment] if journal else [])]

@@ -77,7 +77,7 @@ def _registry(settings: Settings) -> str:
 
 def _journal(settings: Settings) -> str:
     if not settings.journal.url:
-        raise UserError("journal.url is empty: nothing can be watched")
+        raise UserError("journal.url is empty: the monitor has no data")
     from ..serving.journal.store import opened
 
     with opened(settings.journal.url) as journal:

@@ -132,7 +132,7 @@ def score(
     from ..batch.score import score
 
     if not data or not out:
-        raise UserError("say what and where to: make score DATA=rows.csv OUT=scores.csv")
+        raise UserError("give DATA and OUT: make score DATA=rows.csv OUT=scores.csv")
     settings = load()
     bundle = bundle_in(env, settings)
     with opened_journal(settings) if journal else nullcontext() as kept:

@@ -1,4 +1,4 @@
-"""Does the model still do what training promised? Windows of labelled rows, and ADWIN."""
+"""Is the model still as good as at training? Windows of labelled rows, and ADWIN."""
 
 from collections.abc import Sequence
 from typing import Any

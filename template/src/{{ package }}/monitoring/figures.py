@@ -37,14 +37,12 @@ def image(draw: Callable[[dict[str, Any]], Any], seen: dict[str, Any]) -> str:
 
 
 def metric(seen: dict[str, Any]) -> Any:
-    """The metric of each window with its interval, and what training promised."""
+    """The metric of each window with its interval, and the one at training."""
     figure, axes = plt.subplots(figsize=(8, 3), layout="constrained")
     base = seen["metric"]
     if base["baseline"] is not None:
         axes.axhspan(*base["interval"], color=GREY, alpha=0.2, linewidth=0)
-        axes.axhline(
-            base["baseline"], color=GREY, label="promised in training, and its 95 % interval"
-        )
+        axes.axhline(base["baseline"], color=GREY, label="at training, and its 95 % interval")
     for i, window in enumerate(seen["windows"]):
         if window["value"] is not None:
             colour = BAD if window["violated"] else GOOD

@@ -1,8 +1,9 @@
 """Watches what is served: the rows against those of the training, predictions against late labels.
 
-The verdict is `retrain` when the metric fell for sure, `warn` when only the data moved, `ok`, `new`
-when what is served has too few labelled rows yet and labels come as they use to, or `unknown` with
-the reason: what was not seen is never called good, and what is only late is not called missing.
+The verdict is `retrain` when the metric fell significantly, `warn` when only the inputs drifted,
+`ok`, `new` when what is served has too few labelled rows yet and labels arrive as usual, or
+`unknown` with the reason: what was not seen is never called good, and what is only late is not
+called missing.
 """
 
 from collections.abc import Sequence
@@ -151,9 +152,9 @@ def _drift_windows(
 
 def _metric(seen: Verdict, bundle: Bundle, rows: list[Record], settings: Monitor) -> None:
     classes = bundle.manifest.classes
-    promised = bundle.reference.get("baseline")
-    if promised and promised["metric"] == metric.MAIN:
-        before = Value(promised["value"], promised["error"], promised["rows"])
+    baseline = bundle.reference.get("baseline")
+    if baseline and baseline["metric"] == metric.MAIN:
+        before = Value(baseline["value"], baseline["error"], baseline["rows"])
     else:
         before = Value(bundle.manifest.metrics.get(metric.MAIN), 0.0, 0)
     seen.metric = {
@@ -210,9 +211,9 @@ def _judge(seen: Verdict, journal: Journal, settings: Monitor, now: datetime) ->
     name, last = metric.MAIN, seen.windows[-settings.recent :]
     fell = sum(window["violated"] for window in last)
     moved = [column for column, found in seen.columns.items() if found["confirmed"]]
-    drifted = f"; the data moved: {', '.join(moved)}" if moved else ""
+    drifted = f"; the inputs have drifted: {', '.join(moved)}" if moved else ""
     if seen.unseen:
-        drifted = f"; whether the data moved is not known: {seen.unseen}"
+        drifted = f"; whether the inputs have drifted could not be measured: {seen.unseen}"
     if seen.texts:
         drifted += f"; of {', '.join(seen.texts)} only the length is watched"
     late = overdue(journal, seen.environment, now)
@@ -226,7 +227,7 @@ def _judge(seen: Verdict, journal: Journal, settings: Monitor, now: datetime) ->
         reason += " (monitor.window)"
         if journal.count(environment=seen.environment, labelled=True) > seen.labelled:
             seen.verdict = "new"
-            reason += "; labels come as they use to"
+            reason += "; labels arrive as usual"
     elif seen.metric["baseline"] is None:
         reason = f"{name} was not defined on the rows that judged, so nothing can be compared"
     elif all(window["value"] is None for window in last):
@@ -237,8 +238,8 @@ def _judge(seen: Verdict, journal: Journal, settings: Monitor, now: datetime) ->
             seen.verdict = "warn"
         newest = next(w["value"] for w in reversed(last) if w["value"] is not None)
         reason = (
-            f"{name} is {newest:.4g}, {seen.metric['baseline']:.4g} was promised in training; "
-            f"worse for sure in {fell} of the last {len(last)} windows"
+            f"{name} is {newest:.4g}, {seen.metric['baseline']:.4g} at training; "
+            f"significantly worse in {fell} of the last {len(last)} windows"
         )
     seen.reason = reason + drifted
 

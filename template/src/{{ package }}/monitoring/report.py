@@ -12,11 +12,11 @@ from .figures import columns, heat, image, metric, minute, ranked
 from .verdict import REPORTS
 
 WORDS = {
-    "ok": "The model does what training promised.",
-    "warn": "The data moved. The metric has not fallen for sure.",
-    "retrain": "The metric has fallen for sure. Retrain.",
+    "ok": "The model is as good as at training.",
+    "warn": "The inputs have drifted. The metric has not fallen significantly.",
+    "retrain": "The metric has fallen significantly. Retrain.",
     "new": "What is served is new: too few labelled rows to judge it by yet.",
-    "unknown": "It is not known how the model does.",
+    "unknown": "The monitor could not check the model.",
 }
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem;
@@ -71,7 +71,7 @@ def _sections(seen: dict[str, Any]) -> Iterator[str]:
     if seen["windows"]:
         yield f"<h2>{escape(name)}, window by window</h2>" + image(metric, seen)
         yield _table(
-            ["from", "until", "rows#", f"{name}#", "95 % interval#", "worse for sure"],
+            ["from", "until", "rows#", f"{name}#", "95 % interval#", "significantly worse"],
             [(w["violated"], _window(w)) for w in seen["windows"]],
         )
     if seen["adwin"]:

@@ -33,7 +33,7 @@ class Verdict:
     until: str | None = None
     """Event time of the newest row."""
     metric: dict[str, Any] = field(default_factory=dict)
-    """Its name, and what training promised: value, interval and rows."""
+    """Its name, and what it was at training: value, interval and rows."""
     window: str = ""
     """Event time at the end of the newest whole window of labelled rows; empty if there is none."""
     windows: list[dict[str, Any]] = field(default_factory=list)
@@ -63,7 +63,7 @@ class Verdict:
             for name in NOTED:
                 setattr(self, name, known.get(name, getattr(self, name)))
             return
-        last = f"the last look was at {known['at']}" if known else "nobody looked yet"
+        last = f"the last look was at {known['at']}" if known else "the monitor has not run yet"
         self.reason = (
             f"there is no journal here (journal.url is empty), and {last}; set JOURNAL_URL, or run "
             "`make monitor` where the journal is"

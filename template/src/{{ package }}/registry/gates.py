@@ -168,7 +168,7 @@ def compare_scores(
         return Gate(MAIN, sure >= needed, text)
     needed = (1 + needed) / 2
     brier = metric.brier_gain(actual, mine, others[0], groups).confidence()
-    text += f"; or {LIKELY:.0%}, and of a better Brier score {needed:.1%}, which is {brier:.1%}"
+    text += f"; {LIKELY:.0%} is enough if a better Brier score has {needed:.1%}: it has {brier:.1%}"
     return Gate(MAIN, brier >= needed and sure >= LIKELY, text)
 
 

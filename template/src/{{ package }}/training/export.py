@@ -125,9 +125,9 @@ def _difference(
     if np.isfinite(worst[at]):
         what = f"the exported model and scikit-learn differ by {worst[at]:.2g} {where}"
     elif np.isnan(given[at]).any():
-        what = f"scikit-learn has an answer and the exported model has none {where}"
+        what = f"scikit-learn predicts and the exported model does not, {where}"
     else:
-        what = f"the exported model has an answer and scikit-learn has none {where}"
+        what = f"the exported model predicts and scikit-learn does not, {where}"
     return f"{what}; {ADVICE[kind]}{predictor.ELSE}"
 
 
@@ -162,7 +162,7 @@ def _refuse_rounding(fitted: "Fitted", early: pd.DataFrame) -> None:
     if not np.array_equal(fine, coarse, equal_nan=True):
         names = " and ".join(fitted.numbers[i] for i in spoilt)
         raise UserError(
-            f"{names}: float32, in which ONNX models compute, keeps too little of such values as "
+            f"{names}: float32, in which ONNX models compute, loses too much of values such as "
             f"{np.nanmax(np.abs(exact[:, spoilt[-1]])):.15g}; subtract an origin, or take "
             f"differences, in derive() of project/features.py, which is float64{predictor.ELSE}"
         )

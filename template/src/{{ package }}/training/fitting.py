@@ -69,8 +69,8 @@ class Fitted:
             return self.predict(matrix)
         except ValueError as error:
             raise UserError(
-                f"project/model.py: the model has no answer for rows it has not seen: "
-                f"{reason(error)}; let it take such values, as OneHotEncoder does with "
+                f"project/model.py: the model cannot predict new rows: "
+                f"{reason(error)}; make it accept such values, as OneHotEncoder does with "
                 "handle_unknown='ignore'"
             ) from None
 
@@ -165,7 +165,7 @@ def fit(table: Table, start: int, stop: int, seed: int) -> Fitted:
     if hasattr(model, "predict_proba") and len(pd.unique(labels)) < 2:
         raise UserError(
             f"{TARGET}: the {len(labels):,} rows to train on hold one class only, {labels[0]}; "
-            "get rows of the others"
+            "add rows of other classes"
         )
     try:
         model.fit(table.matrix[start:stop], labels)

@@ -109,7 +109,7 @@ def clean(frame: pd.DataFrame, uri: str, start: int = 0) -> pd.DataFrame:
     index says which row of the source it is, from `start` on. Raises UserError.
     """
     if not isinstance(frame, pd.DataFrame):
-        raise UserError(f"{uri}: load() in project/data.py gives no table; give a DataFrame")
+        raise UserError(f"{uri}: load() in project/data.py must return a DataFrame")
     frame = frame.set_axis(pd.RangeIndex(start, start + len(frame)))
     if hook := getattr(project, "clean", None):
         before = list(frame.columns)
@@ -123,7 +123,7 @@ def clean(frame: pd.DataFrame, uri: str, start: int = 0) -> pd.DataFrame:
         except Exception as error:
             raise UserError(f"{uri}: clean() in project/data.py: {reason(error)}") from None
         if not isinstance(frame, pd.DataFrame):
-            raise UserError(f"{uri}: clean() in project/data.py gives no table; return a DataFrame")
+            raise UserError(f"{uri}: clean() in project/data.py must return a DataFrame")
         if not frame.index.is_unique:
             frame = frame.reset_index(drop=True)
     names = list(frame.columns)
@@ -164,7 +164,7 @@ def labelled(frame: pd.DataFrame, uri: str) -> pd.DataFrame:
     if TIME and (lacking := frame.index[frame[TIME].isna()]).size:
         raise UserError(
             f"{uri}: column {TIME}: {lacking.size:,} rows have no time, the first is row "
-            f"{lacking[0]}; TIME says when, so drop or fill them in clean() of project/data.py"
+            f"{lacking[0]}; drop or fill them in clean() of project/data.py"
         )
     return frame
 
