@@ -31,7 +31,7 @@ def marks(problem: str, serving_format: str) -> str:
 
 PORT = {
     "mlflow": ["port_mlflow.py"],
-    "wandb": ["port_wandb.py", "wandb_server.py"],
+    "wandb": ["port_wandb.py", "test_wandb.py", "wandb_server.py"],
 }
 """What the port's test needs of each registry, and no other test does."""
 SHARED = ["__init__.py", "conftest.py", "servers.py", "test_port.py"]

@@ -84,7 +84,7 @@ class FolderRegistry:
                 version,
                 self.note(version, "run"),
                 self._at(version).stat().st_mtime,
-                {note.name: note.read_text() for note in (self._at(version) / "notes").iterdir()},
+                self._notes(version),
                 [environment for environment in ENVIRONMENTS if held[environment] == version],
             )
             for version in self.numbers()
@@ -167,6 +167,10 @@ class FolderRegistry:
             and kept["state"] == ("closed" if closed else "open")
         ]
         return sorted(moves, key=lambda m: (m.at, m.id))
+
+    def _notes(self, version: str) -> dict[str, str]:
+        names = sorted(path.name for path in (self._at(version) / "notes").glob("[!.]*"))
+        return {name: self.note(version, name) for name in names}
 
     def _write_move(self, move: Move, state: str) -> None:
         text = json.dumps({"state": state, "move": asdict(move)})

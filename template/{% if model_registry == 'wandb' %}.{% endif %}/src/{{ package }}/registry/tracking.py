@@ -1,6 +1,6 @@
 """What is kept of a training in W&B: a run with parameters, metrics, pictures and its data.
 
-With WANDB_MODE=offline the client keeps it in wandb/, and `wandb sync` sends it later.
+With WANDB_MODE=offline the client keeps it in var/wandb, and `wandb sync` sends it later.
 """
 
 import os
@@ -76,7 +76,10 @@ def log(
     )
     with data.new_file("sample.csv") as file:
         frame.to_csv(file, index=False)
-    tracked.use_artifact(data)
+    if os.environ.get("WANDB_MODE") in OFFLINE:  # what a run uses must be at W&B
+        tracked.log_artifact(data)
+    else:
+        tracked.use_artifact(data)
     return tracked
 
 

@@ -1,0 +1,79 @@
+"""What W&B alone does: lists that lag, rights that only the client warns of, no key, no network."""
+# ruff: noqa: F811
+
+import time
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from flight_delays import errors, settings
+from flight_delays.registry import store
+from flight_delays.registry.base import Registry
+from flight_delays.registry.folder import FolderRegistry
+
+from .test_port import (  # noqa: F401
+    known,
+    made,
+    opened,
+    port,
+    promoted,
+    registered,
+    three,
+)
+
+
+def test_what_is_written_is_waited_for(port: Any, known: Registry, made: Any) -> None:
+    port.server.lag = 0.7
+    time.sleep(1)
+    new = registered(known, made)
+    assert known.numbers()[0] == new
+    promoted(known, "staging", new)
+    assert [m.to for m in port.connect().moves("staging")] == [new]
+
+
+def test_a_note_that_was_not_kept_is_said(
+    port: Any, known: Registry, three: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known.tag(three[0], "load", "before")
+    port.server.read_only = {known.name}
+    with port.protected("none"):
+        mine = port.connect()
+        with pytest.raises(errors.NotPermitted, match=r"keeps no note of yours"):
+            mine.tag(three[0], "load", "after")
+        mine.set_alias("staging", three[0])
+    assert port.connect().note(three[0], "load") == "before"
+    assert port.connect().alias("staging") == three[0]
+
+
+def test_a_registry_that_is_not_there_is_named(port: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MODEL_REGISTRY", "nobody-s")
+    with pytest.raises(errors.UserError, match=r"no registry nobody-s.*set MODEL_REGISTRY"):
+        port.connect().run("train")
+
+
+def test_no_key_is_said_in_a_line(
+    port: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("WANDB_API_KEY")
+    monkeypatch.setenv("NETRC", str(tmp_path / "none"))
+    with pytest.raises(errors.UserError, match=r"set WANDB_API_KEY or .* WANDB_MODE=offline"):
+        store.connect(settings.load())
+
+
+def test_a_wrong_key_is_said_in_a_line(port: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    with port.protected("none"):
+        monkeypatch.setenv("WANDB_API_KEY", "c" * 40)
+        with pytest.raises(errors.RegistryUnavailable, match=r"invalid API key.*WANDB_BASE_URL"):
+            port.connect().numbers()
+
+
+def test_offline_nothing_is_sent(port: Any, made: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    before = port.server.met - Counter(telemetry=10**6)  # the client's own, of its sessions before
+    local = store.connect(settings.load())
+    assert isinstance(local, FolderRegistry)
+    version = registered(local, made)
+    promoted(local, "staging", version)
+    assert local.alias("staging") == version
+    assert port.server.met - Counter(telemetry=10**6) == before
