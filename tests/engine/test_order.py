@@ -130,8 +130,9 @@ def test_a_reordered_table_is_judged_on_rows_that_neither_has_seen(
     first, second = (train.train(settings.load(), known, table) for table in tables)
     old, new = (bundles.load(known.pull(v.version, Path("var/versions"))) for v in (first, second))
     assert {unseen.TRAINED, unseen.JUDGED} < set(old.manifest.files)
-    candidate = gates.Candidate(new, second.version, first.version, "", tables[1])
-    (gate,) = gates.gates("staging", candidate, force, known)
+    candidate = gates.Candidate(new, second.version, first.version, "")
+    frame = tables[1].read()
+    gate = gates.compare(candidate, frame, force, known)
     held = [pd.Series(unseen.row_hashes(split(table.read())[1])) for table in tables]
     common = held[1].value_counts().to_frame().join(held[0].value_counts(), rsuffix="_old")
     fair = int(common.min(axis=1).where(common.notna().all(axis=1), 0).sum())  # equal rows, too
@@ -139,7 +140,7 @@ def test_a_reordered_table_is_judged_on_rows_that_neither_has_seen(
     assert f"on {fair:,} rows" in gate.detail
     assert 0 < fair < len(held[1]) / 2
 
-    (gate,) = gates.gates("staging", candidate, settings.load(gates={"min_rows": 10**6}), known)
+    gate = gates.compare(candidate, frame, settings.load(gates={"min_rows": 10**6}), known)
     assert gate.detail.startswith(f"{fair:,} of {len(sample):,} labelled rows can be compared")
 
 

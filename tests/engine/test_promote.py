@@ -194,7 +194,7 @@ def test_rows_that_either_model_saw_do_not_judge(known: MlflowRegistry, tmp_path
     candidate = gates.Candidate(bundle, "2", None, "")
     assert (
         f"on {judged:,} rows that it was not trained on"
-        in gates.compare(candidate, free, known).detail
+        in gates.compare(candidate, frame, free, known).detail
     )
     old = load_bundle(
         shutil.copytree(known.pull("1", Path("var/versions")), tmp_path / "old" / "1")
@@ -210,11 +210,12 @@ def test_rows_that_either_model_saw_do_not_judge(known: MlflowRegistry, tmp_path
     candidate = gates.Candidate(bundle, "2", "1", "")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(gates.bundles, "load", lambda *_, **__: old)
-        said = gates.compare(candidate, free, known).detail
+        said = gates.compare(candidate, frame, free, known).detail
         assert f"on {left:,} rows that neither was trained on" in said
         if old.manifest.classes:
             old.manifest.classes = ["other", *old.manifest.classes[1:]]
-            said = gates.compare(candidate, settings.load(gates={"min_rows": 10**6}), known).detail
+            strict = settings.load(gates={"min_rows": 10**6})
+            said = gates.compare(candidate, frame, strict, known).detail
             assert int(said.partition(" of ")[0]) < left, "only labels that both know"
 
 

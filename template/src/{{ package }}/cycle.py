@@ -61,10 +61,9 @@ class Choice:
     judged: Judged
     """The candidate, not yet fitted on all rows."""
     gate: Gate
-    """Whether it is to take the place of what is served, and of what waits behind it."""
+    """Whether it, or the version `back`, is better than what is served and what waits."""
     back: str = ""
-    """The earlier version that is to come back instead."""
-    why: str = ""
+    """The earlier version that is to come back instead of it."""
 
 
 def choose(
@@ -83,29 +82,34 @@ def choose(
     candidate can be fitted, BundleError where a version cannot score these rows.
     """
     judged = judge(frame, settings.train)
-    rows, limits = judged.frame, settings.gates
+    late, rows, limits = judged.late, judged.frame, settings.gates
 
     def scored(bundle: Bundle) -> Scored:
-        scores = unseen.scores(bundle, rows)
+        scores = over_all(unseen.scores(bundle, late))
         return Scored(f"version {bundle.version}", scores, bundle.manifest.classes)
 
-    seen = np.full((judged.first, *judged.scores.shape[1:]), np.nan)
-    own = Scored("a candidate", np.concatenate([seen, judged.scores]), judged.classes)
-    held = scored(holder)
-    needed = settings.cycle.confidence_after_fall if fell else None
-    gate = gates.compare_scores(own, held, rows, limits, needed)
-    if gate.passed and waiting is not None:
-        gate = gates.compare_scores(own, scored(waiting), rows, limits)
+    def over_all(scores: np.ndarray) -> np.ndarray:
+        return np.concatenate([np.full((judged.first, *scores.shape[1:]), np.nan), scores])
+
+    own, held = Scored("a candidate", over_all(judged.scores), judged.classes), scored(holder)
+    waits = scored(waiting) if waiting is not None else None
+
+    def compared(one: Scored, confidence: float | None = None) -> Gate:
+        gate = gates.compare_scores(one, held, rows, limits, confidence)
+        if gate.passed and waits:
+            gate = gates.compare_scores(one, waits, rows, limits)
+        return gate
+
+    gate = compared(own, settings.cycle.confidence_after_fall if fell else None)
     if gate.passed and not better(own, held, rows):  # a tie is no reason to move
         gate = Gate(gate.name, False, gate.detail + "; what is served is as good")
-    best, back = own if gate.passed else held, ""
-    why = gate.detail
+    best, found = own if gate.passed else held, Choice(judged, gate)
     for bundle in earlier:
         other = scored(bundle)
-        said = gates.compare_scores(other, held, rows, limits)
-        if said.passed and better(other, best, rows):
-            best, back, why = other, bundle.version, f"version {bundle.version}: {said.detail}"
-    return Choice(judged, gate, back, why)
+        gate = compared(other)
+        if gate.passed and better(other, best, rows):
+            best, found = other, Choice(judged, gate, bundle.version)
+    return found
 
 
 def better(one: Scored, other: Scored, frame: pd.DataFrame) -> bool:
@@ -129,7 +133,7 @@ def turn(settings: Settings, registry: Registry, force: bool = False) -> Turn:
     if version is None:
         if force:
             snapshot = snapshots.snapshot(settings)
-            _up(done, train(settings, registry, snapshot).version, settings, registry, snapshot)
+            _up(done, train(settings, registry, snapshot).version, settings, registry)
         return done
     snapshot = snapshots.snapshot(settings)
     frame = snapshot.read()
@@ -168,17 +172,16 @@ def _compare(
     waiting = _bundle(waits, registry, "staging") if waits and waits != holder.version else None
     earlier = _earlier(holder.version, settings.cycle.earlier, registry)
     found = choose(frame, holder, settings, fell, waiting, earlier)
-    done.reason += f"; {found.why}"
+    done.reason += f"; {f'version {found.back}: ' if found.back else ''}{found.gate.detail}"
     if found.back and not force:
         done.back = found.back
         steps = ["staging", "production"] if settings.gates.unattended else []
-        _move(done, found.back, steps, settings, registry, snapshot, None)
+        _move(done, found.back, steps, settings, registry, found.gate)
         if not done.promoted:
             done.reason += f"; make promote ENV=staging VERSION={found.back}, then production"
     elif found.gate.passed or force:
         trained = train(settings, registry, snapshot, found.judged)
-        needed = settings.cycle.confidence_after_fall if fell else None
-        _up(done, trained.version, settings, registry, snapshot, needed)
+        _up(done, trained.version, settings, registry, None if force else found.gate)
     elif waiting is not None:
         done.reason += (
             f"; version {waits} waits in staging: make promote ENV=production VERSION={waits}"
@@ -190,13 +193,12 @@ def _up(
     version: str,
     settings: Settings,
     registry: Registry,
-    snapshot: snapshots.Snapshot,
-    confidence: float | None = None,
+    compared: Gate | None = None,
 ) -> None:
     """Promotes a new version as far as the settings let a schedule do so."""
     done.version = version
     steps = ["test", "staging", *(["production"] if settings.gates.unattended else [])]
-    _move(done, version, steps, settings, registry, snapshot, confidence)
+    _move(done, version, steps, settings, registry, compared)
 
 
 def _move(
@@ -205,8 +207,7 @@ def _move(
     steps: list[str],
     settings: Settings,
     registry: Registry,
-    snapshot: snapshots.Snapshot,
-    confidence: float | None,
+    compared: Gate | None,
 ) -> None:
     for environment in steps:
         try:
@@ -219,8 +220,7 @@ def _move(
                 by="cycle",
                 unattended=True,
                 version=version,
-                snapshot=snapshot,
-                confidence=confidence,
+                compared=compared,
             )
         except Refused as error:
             done.refused = str(error)

@@ -44,10 +44,8 @@ class Candidate:
     holder: str | None
     """The version that the environment holds."""
     by: str
-    snapshot: snapshots.Snapshot | None = None
-    """The newest labelled rows, where the caller just took them."""
-    confidence: float | None = None
-    """Instead of `gates.confidence`: after a fall less is asked for."""
+    compared: Gate | None = None
+    """The comparison with what staging holds, where the caller just made it."""
 
 
 def gates(
@@ -71,7 +69,10 @@ def gates(
             ),
         ]
     if environment == "staging":
-        return [compare(candidate, settings, registry)]
+        if candidate.compared:
+            return [candidate.compared]
+        frame = snapshots.snapshot(settings).read()
+        return [compare(candidate, frame, settings, registry)]
     found = []
     if limits.load:
         found.append(_load_gate(candidate, registry))
@@ -87,14 +88,15 @@ def _load_gate(candidate: Candidate, registry: Registry) -> Gate:
     return Gate("load", report["passed"], report["summary"])
 
 
-def compare(candidate: Candidate, settings: Settings, registry: Registry) -> Gate:
-    """Candidate against holder, on the newest labelled rows that neither was trained on.
+def compare(
+    candidate: Candidate, frame: pd.DataFrame, settings: Settings, registry: Registry
+) -> Gate:
+    """Candidate against holder, on the newest rows of a snapshot that neither was trained on.
 
     Rows that came after a version was trained are scored now; those that judged its procedure
     were scored then. The candidate must do no worse than a baseline without features, and better
     than the holder with a confidence of `gates.confidence`.
     """
-    frame = (candidate.snapshot or snapshots.snapshot(settings)).read()
     bundle = candidate.bundle
     own = unseen.scores(bundle, frame)
     other = None
@@ -111,7 +113,7 @@ def compare(candidate: Candidate, settings: Settings, registry: Registry) -> Gat
             )
         other = Scored(f"version {holder.version}", scores, holder.manifest.classes)
     mine = Scored(f"version {candidate.version}", own, bundle.manifest.classes)
-    return compare_scores(mine, other, frame, settings.gates, candidate.confidence)
+    return compare_scores(mine, other, frame, settings.gates)
 
 
 @dataclass(frozen=True)

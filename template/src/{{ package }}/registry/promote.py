@@ -6,7 +6,6 @@ from .. import bundle as bundles
 from ..errors import UserError
 from ..settings import ENVIRONMENTS, VERSIONS, Settings
 from ..training.provenance import git, user
-from ..training.snapshots import Snapshot
 from .base import Move, Registry, require, version_in
 from .gates import Candidate, Gate, gates
 from .history import make, repair, rolled_back
@@ -28,13 +27,12 @@ def promote(
     version: str = "",
     by: str = "",
     unattended: bool = False,
-    snapshot: Snapshot | None = None,
-    confidence: float | None = None,
+    compared: Gate | None = None,
 ) -> Move | None:
     """Moves a version in; by default the newest for test, else what the environment before holds.
 
-    `snapshot` is what the gates compare on; without it they take one of the newest labelled rows.
-    `confidence` replaces `gates.confidence`.
+    `compared` is the comparison with what staging holds; without it staging's gate makes one on a
+    snapshot of the newest labelled rows.
     Returns None when it is there already. Raises Refused when a gate says no, UserError when
     there is nothing to promote.
     """
@@ -50,7 +48,7 @@ def promote(
             f"only by hand: make promote ENV={environment} VERSION={version}"
         )
     bundle = bundles.load(registry.pull(version, VERSIONS))
-    candidate = Candidate(bundle, version, holder, by, snapshot, confidence)
+    candidate = Candidate(bundle, version, holder, by, compared)
     said = gates(environment, candidate, settings, registry)
     if not all(gate.passed for gate in said):
         raise Refused(environment, version, said)
