@@ -43,7 +43,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from flight_delays import cycle
 from flight_delays import settings as settings_
 from flight_delays.cli.common import bundle_in
-from flight_delays.cli.lifecycle import examples
+from flight_delays.cli.lifecycle import write_examples
 from flight_delays.console import console
 from flight_delays.evaluation.metric import MAIN, METRICS, codes
 from flight_delays.load.run import measure
@@ -69,6 +69,7 @@ td, th { padding: .2rem .9rem; text-align: right; border-bottom: 1px solid #ddd 
 
 
 def main() -> None:
+    assert TIME, "flights have a time"
     year = snapshots.labelled(data.load(SOURCE), SOURCE).sort_values(TIME, kind="stable")
     april = pd.Timestamp("2013-04-01")
     known, later = year[year[TIME] < april], year[year[TIME] >= april]
@@ -92,7 +93,7 @@ def main() -> None:
         "every month": monthly(year, later, settings),
         "ciclo": lived,
     }
-    examples(bundle_in("production", settings))
+    write_examples(bundle_in("production", settings))
     show(later, lines, turns, first.version)
 
 
@@ -307,7 +308,7 @@ def show(
 def picture(table: pd.DataFrame, promoted: list[dict[str, Any]]) -> None:
     import matplotlib.pyplot as plt
 
-    rows = table.drop(index="mean")
+    rows, means = table.drop(index="mean"), table.loc["mean"].to_dict()
     figure, axes = plt.subplots(figsize=(9, 4.5))
     styles = {
         "never retrained": ("#999999", ":"),
@@ -322,7 +323,7 @@ def picture(table: pd.DataFrame, promoted: list[dict[str, Any]]) -> None:
             linestyle=style,
             marker="o",
             linewidth=2,
-            label=f"{name} ({table.loc['mean', name]:.3f})",
+            label=f"{name} ({means[name]:.3f})",
         )
     for t in promoted:
         at = pd.Timestamp(t["at"])

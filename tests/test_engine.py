@@ -8,6 +8,7 @@ from itertools import product
 
 import pytest
 from engine_tests import FORMATS, PROBLEMS, marks, run, with_tests
+from harness import ROOT
 from running_project import Project, project
 from variants import choices
 
@@ -49,9 +50,13 @@ def test_the_rendered_code(engine, problem, serving_format):
 
 @pytest.mark.heavy(1)
 def test_its_tests_are_typed_and_clean(engine):
-    """By the settings of a rendered project, but that they may reach what a module imports."""
+    """By the settings of a rendered project, but that they may reach what a module imports.
+
+    So is the demo, which uses the package, and would else fail only when it runs.
+    """
     made, python = inner(engine, PROBLEMS[0], FORMATS[0]), engine.folder / ".venv/bin/python"
-    passes(run(made.folder, python, "mypy", "--implicit-reexport"))
+    demo = str(ROOT / "demo" / "replay.py")
+    passes(run(made.folder, python, "mypy", "--implicit-reexport", "src", "tests", demo))
     passes(run(made.folder, python, "ruff", "check"))
     passes(run(made.folder, python, "ruff", "format", "--check"))
 
