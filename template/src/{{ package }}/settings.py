@@ -103,7 +103,7 @@ class Gates(Section):
     loss."""
     confidence: float = Field(0.95, ge=0, le=1)
     """How sure a gain of `margin` must be (1 - the p-value of a one-sided paired test). In a
-    classification 0.8 is enough if the Brier score is better with half of the doubt (0.975)."""
+    classification 0.9 is enough if the Brier score is better with half of the doubt (0.975)."""
     min_rows: int = 300
     """Fewer labelled rows that neither model had seen than this decide nothing."""
     load: bool = True
