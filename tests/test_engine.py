@@ -14,6 +14,7 @@ from variants import choices
 
 COVERED = 88
 """Percent of the package's lines that the first project's run must reach; 91 were seen."""
+MINUTES = {"": 9, "problem or format": 7, "problem and format": 1}
 pytestmark = pytest.mark.xdist_group("engine")  # the environment is made once
 
 
@@ -36,7 +37,7 @@ def inner(engine: Project, problem: str, serving_format: str) -> Project:
 @pytest.mark.parametrize(
     ("problem", "serving_format"),
     [
-        pytest.param(*pair, marks=pytest.mark.heavy(1 if marks(*pair) else 9), id="-".join(pair))
+        pytest.param(*pair, marks=pytest.mark.heavy(MINUTES[marks(*pair)]), id="-".join(pair))
         for pair in product(PROBLEMS, FORMATS)
     ],
 )

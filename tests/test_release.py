@@ -165,8 +165,8 @@ def goes_on(made: Project, seen: list[dict[str, Any]]) -> None:
 @pytest.mark.parametrize(
     ("tag", "answers"),
     [
-        pytest.param(tag, answers, marks=[] if answers == COVERING[0] else [pytest.mark.full])
-        for tag, answers in CASES
+        pytest.param(*case, marks=[] if case == (CASES[-1][0], COVERING[0]) else [pytest.mark.full])
+        for case in CASES
     ],
     ids=named,
 )

@@ -252,8 +252,8 @@ def test_a_gain_shows_in_the_brier_score_first(monkeypatch: pytest.MonkeyPatch) 
     blunt = dataclasses.replace(sharp, scores=0.5 + (sharp.scores - 0.5) / 4)  # as many hits
     right = np.flatnonzero(sharp.scores.argmax(axis=1) == actual)
     wrong = np.setdiff1d(np.arange(n), right)
-    # Rows that change sides: more hits lost than won, and two won where one is lost.
-    for changed, passed in (([*right[:3], *wrong[:1]], False), ([*right[:1], *wrong[:3]], True)):
+    # Rows that change sides: more hits lost than won, and four won where one is lost.
+    for changed, passed in (([*right[:3], *wrong[:1]], False), ([*right[:1], *wrong[:4]], True)):
         scores = sharp.scores.copy()
         scores[changed] = scores[changed, ::-1]
         gate = gates.compare_scores(dataclasses.replace(sharp, scores=scores), blunt, frame, limits)
