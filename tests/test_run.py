@@ -48,8 +48,9 @@ def test_a_project_lives_by_its_readme(answers, disk):
 
 
 def distinct() -> list[dict[str, str]]:
-    """The first project of each problem and format: the code of the others is the same."""
-    first = {(a["problem"], a["serving_format"]): a for a in reversed(projects())}
+    """The first project of each problem and registry, which have both formats among them."""
+    several = [*covering(), *projects()]
+    first = {(a["problem"], a.get("model_registry", "mlflow")): a for a in reversed(several)}
     return list(first.values())
 
 

@@ -92,7 +92,7 @@ def pair(repository: Path, folder: Path, seed: int):
 
 @pytest.mark.heavy
 @pytest.mark.parametrize(
-    "chunk", [pytest.param(n, marks=[pytest.mark.full] if n % 4 else []) for n in range(CHUNKS)]
+    "chunk", [pytest.param(n, marks=[pytest.mark.full] if n % 10 else []) for n in range(CHUNKS)]
 )
 def test_whole_answer_sets_can_be_switched_under_edits(chunk, repository, tmp_path):
     for seed in range(chunk, PAIRS, CHUNKS):
