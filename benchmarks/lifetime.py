@@ -200,7 +200,7 @@ class Life:
         return fitting.aligned(found, fitted.classes, self.classes())
 
     def classes(self) -> list[Any] | None:
-        return fitting._classes(self.table)
+        return fitting.classes_of(self.table.labels)
 
 
 class Journal:

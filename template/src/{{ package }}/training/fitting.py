@@ -130,7 +130,7 @@ def judge(frame: pd.DataFrame, settings: Train) -> Judged:
             f"by, of {len(used):,}; both are needed"
         )
     table = Table.of(used)
-    classes = _classes(table.labels) if classifies() else None
+    classes = classes_of(table.labels)
     edges = np.linspace(first, len(used), min(settings.folds, len(late)) + 1).round().astype(int)
     blocks = list(zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True))
     found: dict[int, np.ndarray] = {}
@@ -183,8 +183,13 @@ def classifies() -> bool:
     return hasattr(build([0], [], 0), "predict_proba")
 
 
-def _classes(labels: np.ndarray) -> list[Any]:
-    """The classes in the order in which scikit-learn keeps them; UserError where they are none."""
+def classes_of(labels: np.ndarray) -> list[Any] | None:
+    """The classes in the order in which scikit-learn keeps them; None for a regressor.
+
+    Raises UserError for labels that are no classes.
+    """
+    if not classifies():
+        return None
     classes = np.unique(labels).tolist()
     broken = [c for c in classes if isinstance(c, float) and not c.is_integer()]
     if broken:
