@@ -92,12 +92,11 @@ def choose(
         return np.concatenate([np.full((judged.first, *scores.shape[1:]), np.nan), scores])
 
     own, held = Scored("a candidate", over_all(judged.scores), judged.classes), scored(holder)
-    waits = scored(waiting) if waiting is not None else None
 
     def compared(one: Scored, confidence: float | None = None) -> Gate:
         gate = gates.compare_scores(one, held, rows, limits, confidence)
-        if gate.passed and waits:
-            gate = gates.compare_scores(one, waits, rows, limits)
+        if gate.passed and waiting is not None:
+            gate = gates.compare_scores(one, scored(waiting), rows, limits)
         return gate
 
     gate = compared(own, settings.cycle.confidence_after_fall if fell else None)
