@@ -136,7 +136,7 @@ def test_what_was_not_written_down_is_not_taken_for_done(
     registry.holds = version
     with monkeypatch.context() as patch:
         full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        patch.setattr(follower, "_write", raising(full))
+        patch.setattr(following, "write", raising(full))
         with pytest.raises(OSError, match="No space"):
             follower.look()
     if version == "3":

@@ -1,13 +1,14 @@
 """Files, whatever they hold."""
 
 import hashlib
+import uuid
 from pathlib import Path
 
 
 def write(path: Path, text: str) -> None:
-    """Writes a text, whole or not at all; makes its folder if need be."""
+    """Writes a text, whole or not at all, whoever else writes it; makes its folder if need be."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_suffix(".tmp")
+    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     draft.write_text(text, encoding="utf-8")
     draft.replace(path)
 

@@ -11,6 +11,7 @@ import time
 
 from ..bundle import load
 from ..errors import BundleError, UserError, passing, reason
+from ..files import write
 from ..registry.base import Registry
 from ..settings import Settings, how_to_fill
 from . import logs
@@ -57,12 +58,12 @@ class Follower:
         except BundleError as error:
             self._verified = None
             shutil.rmtree(self.folder / version, ignore_errors=True)
-            self._write(REFUSED, str(error))
+            write(self.folder / REFUSED, str(error))
             self._refused = version  # at the end: a full disk must not be what is remembered
             raise
         (self.folder / REFUSED).unlink(missing_ok=True)
         if had != self._made(version) or not self._points_to(version):
-            self._write(POINTER, version)
+            write(self.folder / POINTER, version)
         self._refused, self._verified = None, version
         logger.info("%s holds version %s", self.env, version)
         self._prune(version)
@@ -76,11 +77,6 @@ class Follower:
     def _points_to(self, version: str) -> bool:
         pointer = self.folder / POINTER
         return pointer.exists() and pointer.read_text() == version
-
-    def _write(self, name: str, text: str) -> None:
-        draft = self.folder / f".{name}.{os.getpid()}"
-        draft.write_text(text)
-        draft.replace(self.folder / name)
 
     def _prune(self, current: str) -> None:
         found = [p for p in self.folder.iterdir() if p.is_dir() and p.name != current]

@@ -9,8 +9,7 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from ..bundle import Bundle, intact
 from ..console import console
 from ..errors import BundleError, UserError
+from ..files import write
 from ..settings import ENVIRONMENTS, Settings
 from .base import Move, Version
 from .tracking import log, tags, tracked
@@ -37,11 +37,9 @@ class FolderRegistry:
         self.root = ROOT / self.name
         self.address = f"{self.root} (WANDB_MODE={os.environ.get('WANDB_MODE')}: not at W&B)"
 
-    @contextmanager
-    def run(self, name: str) -> Iterator[str]:
+    def run(self, name: str) -> AbstractContextManager[str]:
         """The id of a tracking run, which `wandb sync` may send later."""
-        with tracked(self.name, name) as run:
-            yield run
+        return tracked(self.name, name)
 
     def register(
         self,
@@ -61,7 +59,7 @@ class FolderRegistry:
         shutil.copytree(artifacts, draft / "report")
         (draft / "requirements.txt").write_text("".join(f"{line}\n" for line in requirements))
         for key, value in {"run": run, **tags(bundle)}.items():
-            _write(draft / "notes" / key, value)
+            write(draft / "notes" / key, value)
         (self.root / "versions").mkdir(exist_ok=True)
         number = int(next(iter(self.numbers()), "0")) + 1
         while True:
@@ -106,11 +104,11 @@ class FolderRegistry:
     def set_alias(self, environment: str, version: str) -> None:
         """Makes an environment hold a version."""
         self._kept(version)
-        _write(self.root / "aliases" / environment, version)
+        write(self.root / "aliases" / environment, version)
 
     def tag(self, version: str, key: str, value: str, environment: str = "test") -> None:
         """Writes a note on a version."""
-        _write(self._kept(version) / "notes" / key, value)
+        write(self._kept(version) / "notes" / key, value)
 
     def note(self, version: str, key: str, environment: str = "test") -> str:
         """What `tag` wrote on a version; empty if nothing."""
@@ -174,7 +172,7 @@ class FolderRegistry:
 
     def _write_move(self, move: Move, state: str) -> None:
         text = json.dumps({"state": state, "move": asdict(move)})
-        _write(self.root / "moves" / f"{move.id}.json", text)
+        write(self.root / "moves" / f"{move.id}.json", text)
 
     def _at(self, version: str) -> Path:
         return self.root / "versions" / version
@@ -191,11 +189,3 @@ def _read(path: Path) -> str:
         return path.read_text()
     except FileNotFoundError:
         return ""
-
-
-def _write(path: Path, text: str) -> None:
-    """A file that is there whole, or as it was before."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    draft.write_text(text)
-    draft.replace(path)
