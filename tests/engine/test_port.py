@@ -21,7 +21,7 @@ from flight_delays import bundle as bundles
 from flight_delays import errors, settings
 from flight_delays.errors import UserError
 from flight_delays.registry import base, history, store
-from flight_delays.registry.base import Move, Registry
+from flight_delays.registry.base import Move, Registry, Training
 from flight_delays.training import snapshots
 
 KEPT = importlib.import_module(
@@ -48,9 +48,9 @@ def made(bundle_dir: Path, home: Path, tmp_path_factory: pytest.TempPathFactory)
         manifest = json.loads((to / "manifest.json").read_text())
         (to / "manifest.json").write_text(json.dumps({**manifest, "run": run}))
         bundle = bundles.load(to)
-        return registry.register(
-            run, bundle, frame[snapshots.FIELDS], PARAMETERS, METRICS, report, "rows", ["numpy"]
-        )
+        rows = frame[snapshots.FIELDS]
+        training = Training(bundle, rows, PARAMETERS, METRICS, report, "rows", ["numpy"])
+        return registry.register(run, training)
 
     return register
 
@@ -456,7 +456,7 @@ def test_moves_keep_their_order_whatever_the_clocks_say(
 ) -> None:
     now = time.time()
     for version, wrong in zip(three, clocks, strict=True):
-        monkeypatch.setattr(store.time, "time", lambda wrong=wrong: now + wrong)
+        monkeypatch.setattr(base.time, "time", lambda wrong=wrong: now + wrong)
         promoted(known, "staging", version)
         assert known.alias("staging") == version
     assert [m.to for m in known.moves("staging")] == three

@@ -6,17 +6,62 @@ no transaction and no compare-and-swap, so history.py makes do without. What one
 next one reads, whichever process makes it.
 """
 
+import os
+import shutil
+import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ..bundle import Bundle
+from ..bundle import Bundle, intact
 from ..errors import UserError
 from ..settings import how_to_fill
 
 if TYPE_CHECKING:  # what follows a registry needs no table
     import pandas as pd
+
+
+TICK = 1e-3
+"""Seconds between two moves of which the later one's clock is behind."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """All there is to know of a training, as `register` keeps it."""
+
+    bundle: Bundle
+    frame: "pd.DataFrame"
+    """A sample of rows as the contract takes them."""
+    parameters: dict[str, Any]
+    metrics: dict[str, float]
+    artifacts: Path
+    """A folder of pictures and the model card."""
+    source: str
+    """Where the rows came from."""
+    requirements: list[str]
+    """What loads the version elsewhere."""
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """What is said of a version beside its number."""
+        m = self.bundle.manifest
+        return {
+            "bundle": self.bundle.digest,
+            "commit": m.commit,
+            "data": m.data,
+            "trained_until": str(m.trained_until),
+            "contract": m.contract,
+            **{f"metric.{k}": f"{v:.6g}" for k, v in m.metrics.items()},
+        }
+
+    @property
+    def description(self) -> str:
+        """The version in a line."""
+        m = self.bundle.manifest
+        values = ", ".join(f"{name} {value:.4g}" for name, value in m.metrics.items())
+        return f"{values}; trained until {m.trained_until}, at commit {m.commit[:8]}"
 
 
 @dataclass(frozen=True)
@@ -70,23 +115,11 @@ class Registry(Protocol):
         count as running for ever.
         """
 
-    def register(
-        self,
-        run: str,
-        bundle: Bundle,
-        frame: "pd.DataFrame",
-        parameters: dict[str, Any],
-        metrics: dict[str, float],
-        artifacts: Path,
-        source: str,
-        requirements: list[str],
-    ) -> str:
+    def register(self, run: str, training: Training) -> str:
         """Logs all there is to know of a training, then registers the version; returns it.
 
-        `frame` is a sample of rows as the contract takes them, `artifacts` a folder of pictures
-        and the model card, `source` where the rows came from, `requirements` what loads the
-        version elsewhere. The version is there whole, with its bundle and its tags, or not at all:
-        nothing is registered when this is interrupted. Versions are numbers that grow.
+        The version is there whole, with its bundle and its tags, or not at all: nothing is
+        registered when this is interrupted. Versions are numbers that grow.
         """
 
     def versions(self) -> list[Version]:
@@ -158,3 +191,39 @@ def version_in(environment: str, registry: Registry) -> str:
     if not version:
         raise UserError(f"{environment} holds no version; run `{how_to_fill(environment)}` first")
     return version
+
+
+def place(move: Move, closed: list[Move]) -> bool:
+    """Gives a move its time, after those that were closed before it, whatever the clocks say.
+
+    False if it is one of them, since a repair was faster: it stays as it is.
+    """
+    if any(known.id == move.id for known in closed):
+        return False
+    move.at = max([time.time(), *(known.at + TICK for known in closed[-1:])])
+    return True
+
+
+def pulled(to: Path, version: str, digest: str, fetch: Callable[[Path], Path]) -> Path:
+    """The bundle of a digest at `to`/`version`, put there whole or not at all.
+
+    What is there already and intact is left as it is. `fetch` makes a draft's folder, and returns
+    the bundle's within it; what it raises is passed on.
+    """
+    target = to / version
+    if target.exists():
+        if intact(target, digest):
+            return target
+        shutil.rmtree(target)  # damaged, or that number's of another registry
+    to.mkdir(parents=True, exist_ok=True)
+    draft = to / f".{version}.{os.getpid()}.tmp"
+    try:
+        bundle = fetch(draft)
+        try:
+            bundle.rename(target)
+        except OSError:  # another process put it there
+            if not target.exists():
+                raise
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    return target

@@ -23,7 +23,7 @@ from ..evaluation import evaluate, metric, unseen
 from ..evaluation.resampling import groups_of
 from ..monitoring import concept, drift
 from ..project.features import TIME
-from ..registry.base import Registry
+from ..registry.base import Registry, Training
 from ..settings import Settings
 from . import order, snapshots
 from .export import export
@@ -89,8 +89,7 @@ def train(
         card = evaluate.card(manifest, parameters) + "".join(f"\n- {w}\n" for w in warned)
         (folder / "report" / "model_card.md").write_text(card)
         with step("register"):
-            version = registry.register(
-                run,
+            made = Training(
                 bundle,
                 late[snapshots.FIELDS].head(1000),
                 parameters,
@@ -99,6 +98,7 @@ def train(
                 snapshot.source,
                 requirements(),
             )
+            version = registry.register(run, made)
     return Trained(version, bundle.digest, run, rows, metrics)
 
 

@@ -11,12 +11,11 @@ import os
 import shutil
 import socket
 import sqlite3
-import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # the client's 7 take four minutes
@@ -29,7 +28,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.entities import PagedList
 from sqlalchemy.exc import SQLAlchemyError
 
-from ..bundle import Bundle, digest_of, intact
+from ..bundle import digest_of
 from ..contract import ALIASES
 from ..errors import (
     BundleError,
@@ -42,10 +41,7 @@ from ..errors import (
 from ..project.features import Features
 from ..settings import ENVIRONMENTS, Settings
 from ..training.provenance import git, user
-from .base import Move, Registry, Version
-
-if TYPE_CHECKING:  # what follows a registry needs no table
-    import pandas as pd
+from .base import Move, Registry, Training, Version, place, pulled
 
 LOCAL = Path("var")
 DATABASE = LOCAL / "mlflow.db"
@@ -58,8 +54,6 @@ LOCATIONS = {
 }
 """Where MLflow's database says where artifacts are."""
 CREDENTIALS = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
-TICK = 1e-3
-"""Seconds between two moves of which the later one's clock is behind."""
 
 
 def connect(settings: Settings) -> Registry:
@@ -141,39 +135,28 @@ class MlflowRegistry:
         with mlflow_errors():
             self.client.set_terminated(run.info.run_id)
 
-    def register(
-        self,
-        run: str,
-        bundle: Bundle,
-        frame: "pd.DataFrame",
-        parameters: dict[str, Any],
-        metrics: dict[str, float],
-        artifacts: Path,
-        source: str,
-        requirements: list[str],
-    ) -> str:
+    def register(self, run: str, training: Training) -> str:
         """Logs all there is to know, then registers the version as the last step of all.
 
-        `frame` is a sample of rows as the contract takes them, `artifacts` a folder of pictures
-        and the model card. Returns the version. Nothing is registered when it is interrupted.
+        Returns the version. Nothing is registered when it is interrupted.
         """
         with mlflow_errors():
-            for key, value in parameters.items():
+            for key, value in training.parameters.items():
                 self.client.log_param(run, key, str(value)[:500])
-            for key, value in metrics.items():
-                self.client.log_metric(run, key, value)
-            self._log_dataset(run, frame, bundle.manifest.data, source)
-            self.client.log_artifacts(run, str(artifacts))
-            model = self._log_model(run, bundle, frame, requirements)
+            for name, measured in training.metrics.items():
+                self.client.log_metric(run, name, measured)
+            self._log_dataset(run, training)
+            self.client.log_artifacts(run, str(training.artifacts))
+            model = self._log_model(run, training)
             self._make(self.name)
             made = self.client.create_model_version(
                 self.name,
                 f"models:/{model}",
                 run,
-                tags=self._tags(bundle),
+                tags=training.tags,
                 await_creation_for=60,
                 model_id=model,
-                description=_description(bundle),
+                description=training.description,
             )
         return str(made.version)
 
@@ -260,33 +243,23 @@ class MlflowRegistry:
         `environment`.
         """
         model, number = self._kept(environment, version)
-        target, digest = to / version, self.note(version, "bundle", environment)
-        if target.exists():
-            if intact(target, digest):
-                return target
-            shutil.rmtree(target)  # damaged, or that number's of another registry
-        to.mkdir(parents=True, exist_ok=True)
-        draft = to / f".{version}.{os.getpid()}.tmp"
-        try:
+        digest = self.note(version, "bundle", environment)
+
+        def fetch(draft: Path) -> Path:
             with mlflow_errors():
                 got = mlflow.artifacts.download_artifacts(
                     f"models:/{model}/{number}", dst_path=str(draft)
                 )
-            inside = next(Path(got).glob("data/*/manifest.json"), None)
-            if inside is None:
+            manifest = next(Path(got).glob("data/*/manifest.json"), None)
+            if manifest is None:
                 raise UserError(f"{model} {number}: holds no bundle; was it made by train?")
-            if digest_of(inside.parent) != digest:
+            if digest_of(manifest.parent) != digest:
                 raise BundleError(
                     f"{model} {number}: the manifest is not the one that was registered; refused"
                 )
-            try:
-                inside.parent.rename(target)
-            except OSError:  # another process put it there
-                if not target.exists():
-                    raise
-        finally:
-            shutil.rmtree(draft, ignore_errors=True)
-        return target
+            return manifest.parent
+
+        return pulled(to, version, digest, fetch)
 
     def intend(self, move: Move) -> Move:
         """Writes down that a move begins; `close` or `abandon` ends it."""
@@ -310,13 +283,10 @@ class MlflowRegistry:
     def close(self, move: Move) -> None:
         """Writes down that a move was made, after all that were closed before, whatever the
         clocks say of those who made them."""
-        closed = self.moves(move.environment)
-        if any(known.id == move.id for known in closed):  # a repair was faster
-            return
-        move.at = max([time.time(), *(known.at + TICK for known in closed[-1:])])
-        with mlflow_errors():
-            self.client.set_tag(move.id, "closed", repr(move.at))
-            self.client.set_terminated(move.id)
+        if place(move, self.moves(move.environment)):
+            with mlflow_errors():
+                self.client.set_tag(move.id, "closed", repr(move.at))
+                self.client.set_terminated(move.id)
 
     def abandon(self, move: Move) -> None:
         """Writes down that a move was not made."""
@@ -395,30 +365,20 @@ class MlflowRegistry:
                 self.client.set_terminated(run.info.run_id, "KILLED")
                 shutil.rmtree(LOCAL / "runs" / run.info.run_id, ignore_errors=True)
 
-    def _tags(self, bundle: Bundle) -> dict[str, str]:
-        m = bundle.manifest
-        return {
-            "bundle": bundle.digest,
-            "commit": m.commit,
-            "data": m.data,
-            "trained_until": str(m.trained_until),
-            "contract": m.contract,
-            **{f"metric.{k}": f"{v:.6g}" for k, v in m.metrics.items()},
-        }
-
-    def _log_dataset(self, run: str, frame: "pd.DataFrame", digest: str, source: str) -> None:
+    def _log_dataset(self, run: str, training: Training) -> None:
         from mlflow.data.pandas_dataset import from_pandas
         from mlflow.entities import DatasetInput, InputTag
 
         with warnings.catch_warnings(action="ignore"):
-            data = from_pandas(frame, source=source, name=self.name, digest=digest)
+            digest = training.bundle.manifest.data
+            data = from_pandas(
+                training.frame, source=training.source, name=self.name, digest=digest
+            )
             entity = data._to_mlflow_entity()
         tags = [InputTag("mlflow.data.context", "training")]
         self.client.log_inputs(run, [DatasetInput(entity, tags)])
 
-    def _log_model(
-        self, run: str, bundle: Bundle, frame: "pd.DataFrame", requirements: list[str]
-    ) -> str:
+    def _log_model(self, run: str, training: Training) -> str:
         from mlflow.models import ModelSignature, infer_signature
         from mlflow.types.schema import AnyType, ColSpec, Schema
 
@@ -432,6 +392,7 @@ class MlflowRegistry:
             ]
         )
         with mlflow.start_run(run_id=run), warnings.catch_warnings(action="ignore"):
+            frame, bundle = training.frame, training.bundle
             answers = infer_signature(
                 frame, pyfunc.BundleModel(bundle).predict(frame.head(5))
             ).outputs
@@ -442,7 +403,7 @@ class MlflowRegistry:
                 data_path=str(bundle.path),
                 code_paths=[str(Path(__file__).parents[1])],
                 signature=signature,
-                pip_requirements=requirements,
+                pip_requirements=training.requirements,
             )
         self.client.update_run(run, "RUNNING")  # leaving start_run ended it, and it is not over
         return model.model_id
@@ -522,12 +483,6 @@ def _keep_movable() -> None:
                     f"WHERE substr({column} || '/', 1, length(:root) + 1) = :root || '/'",
                     {"root": root, "here": str(ARTIFACTS)},
                 )
-
-
-def _description(bundle: Bundle) -> str:
-    m = bundle.manifest
-    values = ", ".join(f"{name} {value:.4g}" for name, value in m.metrics.items())
-    return f"{values}; trained until {m.trained_until}, at commit {m.commit[:8]}"
 
 
 def _alive(pid: int) -> bool:

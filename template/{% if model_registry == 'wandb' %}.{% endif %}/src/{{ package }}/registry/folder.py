@@ -7,26 +7,20 @@ a rename replaces. So pull requests, tests, and a machine without an account go 
 import json
 import os
 import shutil
-import time
 import uuid
 from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from ..bundle import Bundle, intact
+from ..bundle import intact
 from ..console import console
 from ..errors import BundleError, UserError
 from ..files import write
 from ..settings import ENVIRONMENTS, Settings
-from .base import Move, Version
-from .tracking import log, tags, tracked
-
-if TYPE_CHECKING:
-    import pandas as pd
+from .base import Move, Training, Version, place, pulled
+from .tracking import log, tracked
 
 ROOT = Path("var/registry")
-TICK = 1e-3
 
 
 class FolderRegistry:
@@ -41,24 +35,15 @@ class FolderRegistry:
         """The id of a tracking run, which `wandb sync` may send later."""
         return tracked(self.name, name)
 
-    def register(
-        self,
-        run: str,
-        bundle: Bundle,
-        frame: "pd.DataFrame",
-        parameters: dict[str, Any],
-        metrics: dict[str, float],
-        artifacts: Path,
-        source: str,
-        requirements: list[str],
-    ) -> str:
+    def register(self, run: str, training: Training) -> str:
         """Logs all there is to know, then keeps the version here, and says so."""
-        log(run, bundle, frame, parameters, metrics, artifacts, source)
+        log(run, training)
         draft = self.root / "drafts" / run
-        shutil.copytree(bundle.path, draft / "bundle")
-        shutil.copytree(artifacts, draft / "report")
-        (draft / "requirements.txt").write_text("".join(f"{line}\n" for line in requirements))
-        for key, value in {"run": run, **tags(bundle)}.items():
+        shutil.copytree(training.bundle.path, draft / "bundle")
+        shutil.copytree(training.artifacts, draft / "report")
+        lines = "".join(f"{line}\n" for line in training.requirements)
+        (draft / "requirements.txt").write_text(lines)
+        for key, value in {"run": run, **training.tags}.items():
             write(draft / "notes" / key, value)
         (self.root / "versions").mkdir(exist_ok=True)
         number = int(next(iter(self.numbers()), "0")) + 1
@@ -116,25 +101,14 @@ class FolderRegistry:
 
     def pull(self, version: str, to: Path, environment: str = "test") -> Path:
         """Puts a version's bundle at `to`/`version`, whole or not at all, and returns that."""
-        kept, target, digest = self._kept(version), to / version, self.note(version, "bundle")
-        if target.exists():
-            if intact(target, digest):
-                return target
-            shutil.rmtree(target)  # damaged, or that number's of another registry
-        to.mkdir(parents=True, exist_ok=True)
-        if not intact(kept / "bundle", digest):
-            raise BundleError(f"{kept}: is not the one that was registered; refused")
-        draft = to / f".{version}.{os.getpid()}.tmp"
-        try:
-            shutil.copytree(kept / "bundle", draft)
-            try:
-                draft.rename(target)
-            except OSError:  # another process put it there
-                if not target.exists():
-                    raise
-        finally:
-            shutil.rmtree(draft, ignore_errors=True)
-        return target
+        kept, digest = self._kept(version), self.note(version, "bundle")
+
+        def fetch(draft: Path) -> Path:
+            if not intact(kept / "bundle", digest):
+                raise BundleError(f"{kept}: is not the one that was registered; refused")
+            return Path(shutil.copytree(kept / "bundle", draft))
+
+        return pulled(to, version, digest, fetch)
 
     def intend(self, move: Move) -> Move:
         """Writes down that a move begins; `close` or `abandon` ends it."""
@@ -144,11 +118,8 @@ class FolderRegistry:
 
     def close(self, move: Move) -> None:
         """Writes down that a move was made, after all that were closed before."""
-        closed = self.moves(move.environment)
-        if any(known.id == move.id for known in closed):  # a repair was faster
-            return
-        move.at = max([time.time(), *(known.at + TICK for known in closed[-1:])])
-        self._write_move(move, "closed")
+        if place(move, self.moves(move.environment)):
+            self._write_move(move, "closed")
 
     def abandon(self, move: Move) -> None:
         """Writes down that a move was not made."""

@@ -10,14 +10,13 @@ protects says who promotes. Lists may lag behind what was written, so what write
 import logging
 import os
 import re
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 
 os.environ.setdefault("WANDB_SILENT", "true")
@@ -36,15 +35,12 @@ os.environ.setdefault("WANDB_DATA_DIR", "var/wandb")
 import wandb
 from wandb.sdk.lib.service.service_connection import WandbApiFailedError
 
-from ..bundle import Bundle, intact
+from ..bundle import intact
 from ..errors import BundleError, NotPermitted, RegistryUnavailable, UserError, reason, shown
 from ..settings import ENVIRONMENTS, Settings
-from .base import Move, Registry, Version
+from .base import Move, Registry, Training, Version, place, pulled
 from .folder import FolderRegistry
-from .tracking import OFFLINE, description, log, tags, tracked
-
-if TYPE_CHECKING:  # what follows a registry needs no table
-    import pandas as pd
+from .tracking import OFFLINE, log, tracked
 
 CREDENTIALS = ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE")
 KIND = "model"
@@ -55,8 +51,6 @@ UPLOAD = 600
 """Seconds that a bundle may take."""
 LAG = 30.0
 """Seconds that a list may lag behind."""
-TICK = 1e-3
-"""Seconds between two moves of which the later one's clock is behind."""
 
 
 def connect(settings: Settings) -> Registry:
@@ -138,34 +132,23 @@ class WandbRegistry:
                 ) from None
             return _mapped(tracked(self.name, name, self.entity))
 
-    def register(
-        self,
-        run: str,
-        bundle: Bundle,
-        frame: "pd.DataFrame",
-        parameters: dict[str, Any],
-        metrics: dict[str, float],
-        artifacts: Path,
-        source: str,
-        requirements: list[str],
-    ) -> str:
+    def register(self, run: str, training: Training) -> str:
         """Logs all there is to know, then registers the version as the last step of all.
 
-        `frame` is a sample of rows as the contract takes them, `artifacts` a folder of pictures
-        and the model card. Returns the version. Nothing is registered when it is interrupted.
+        Returns the version. Nothing is registered when it is interrupted.
         """
         with wandb_errors():
-            logged = log(run, bundle, frame, parameters, metrics, artifacts, source)
+            logged = log(run, training)
             made = wandb.Artifact(
                 self.name,
                 KIND,
-                description=description(bundle),
-                metadata={"run": run, **tags(bundle)},
+                description=training.description,
+                metadata={"run": run, **training.tags},
             )
-            made.add_dir(str(bundle.path), "bundle", skip_cache=True, policy="immutable")
-            made.add_dir(str(artifacts), "report", skip_cache=True)
+            made.add_dir(str(training.bundle.path), "bundle", skip_cache=True, policy="immutable")
+            made.add_dir(str(training.artifacts), "report", skip_cache=True)
             with made.new_file("requirements.txt") as file:
-                file.write("".join(f"{line}\n" for line in requirements))
+                file.write("".join(f"{line}\n" for line in training.requirements))
             logged.log_artifact(made)
             made.wait(UPLOAD)
             version = _number(made.link(self.path))
@@ -232,14 +215,9 @@ class WandbRegistry:
         """
         with wandb_errors():
             kept = self._kept(version)
-        target, digest = to / version, str(kept.metadata.get("bundle", ""))
-        if target.exists():
-            if intact(target, digest):
-                return target
-            shutil.rmtree(target)  # damaged, or that number's of another registry
-        to.mkdir(parents=True, exist_ok=True)
-        draft = to / f".{version}.{os.getpid()}.tmp"
-        try:
+        digest = str(kept.metadata.get("bundle", ""))
+
+        def fetch(draft: Path) -> Path:
             with wandb_errors():
                 kept.download(str(draft), skip_cache=True, path_prefix="bundle/")
             inside = draft / "bundle"
@@ -249,14 +227,9 @@ class WandbRegistry:
                 raise BundleError(
                     f"{self.name} {version}: is not the one that was registered; refused"
                 )
-            try:
-                inside.rename(target)
-            except OSError:  # another process put it there
-                if not target.exists():
-                    raise
-        finally:
-            shutil.rmtree(draft, ignore_errors=True)
-        return target
+            return inside
+
+        return pulled(to, version, digest, fetch)
 
     def intend(self, move: Move) -> Move:
         """Writes down that a move begins; `close` or `abandon` ends it."""
@@ -281,11 +254,8 @@ class WandbRegistry:
     def close(self, move: Move) -> None:
         """Writes down that a move was made, after all that were closed before, whatever the
         clocks say of those who made them."""
-        closed = self.moves(move.environment)
-        if any(known.id == move.id for known in closed):  # a repair was faster
-            return
-        move.at = max([time.time(), *(known.at + TICK for known in closed[-1:])])
-        self._mark(move, "closed", move.at)
+        if place(move, self.moves(move.environment)):
+            self._mark(move, "closed", move.at)
 
     def abandon(self, move: Move) -> None:
         """Writes down that a move was not made."""

@@ -6,16 +6,12 @@ With WANDB_MODE=offline the client keeps it in var/wandb, and `wandb sync` sends
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import wandb
 
-from ..bundle import Bundle
 from ..training.provenance import git, user
-
-if TYPE_CHECKING:  # what follows a registry needs no table
-    import pandas as pd
+from .base import Training
 
 OFFLINE = ("offline", "dryrun", "disabled")
 """Values of WANDB_MODE with which nothing is sent."""
@@ -54,50 +50,23 @@ def tracked(
     run.finish()
 
 
-def log(
-    run: str,
-    bundle: Bundle,
-    frame: "pd.DataFrame",
-    parameters: dict[str, Any],
-    metrics: dict[str, float],
-    artifacts: Path,
-    source: str,
-) -> wandb.Run:
+def log(run: str, training: Training) -> wandb.Run:
     """Logs all there is to know of a training to a run under way, and returns that."""
     tracked = _RUNS[run]
-    tracked.config.update({key: str(value)[:500] for key, value in parameters.items()})
-    pictures = {path.stem: wandb.Image(str(path)) for path in sorted(artifacts.glob("*.png"))}
-    tracked.log({**metrics, **pictures})
+    tracked.config.update({key: str(value)[:500] for key, value in training.parameters.items()})
+    paths = sorted(training.artifacts.glob("*.png"))
+    pictures = {path.stem: wandb.Image(str(path)) for path in paths}
+    tracked.log({**training.metrics, **pictures})
     data = wandb.Artifact(
         f"{tracked.project}-data",
         "dataset",
-        description=f"A sample of the rows, from {source}",
-        metadata={"fingerprint": bundle.manifest.data, "source": source},
+        description=f"A sample of the rows, from {training.source}",
+        metadata={"fingerprint": training.bundle.manifest.data, "source": training.source},
     )
     with data.new_file("sample.csv") as file:
-        frame.to_csv(file, index=False)
+        training.frame.to_csv(file, index=False)
     if os.environ.get("WANDB_MODE") in OFFLINE:  # what a run uses must be at W&B
         tracked.log_artifact(data)
     else:
         tracked.use_artifact(data)
     return tracked
-
-
-def tags(bundle: Bundle) -> dict[str, str]:
-    """What is said of a version beside its number."""
-    m = bundle.manifest
-    return {
-        "bundle": bundle.digest,
-        "commit": m.commit,
-        "data": m.data,
-        "trained_until": str(m.trained_until),
-        "contract": m.contract,
-        **{f"metric.{k}": f"{v:.6g}" for k, v in m.metrics.items()},
-    }
-
-
-def description(bundle: Bundle) -> str:
-    """A version in a line."""
-    m = bundle.manifest
-    values = ", ".join(f"{name} {value:.4g}" for name, value in m.metrics.items())
-    return f"{values}; trained until {m.trained_until}, at commit {m.commit[:8]}"
