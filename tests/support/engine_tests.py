@@ -43,11 +43,12 @@ def with_tests(project: Path, registry: str = "mlflow") -> Path:
     to = project / "tests" / "engine"
     shutil.rmtree(to, ignore_errors=True)
     shutil.copytree(TESTS, to, ignore=IGNORED)
+    others = {name for other, names in PORT.items() if other != registry for name in names}
+    mine = {path.name for path in to.glob("*.py")} - others
+    if registry != "mlflow":
+        mine &= {*SHARED, *PORT[registry]}
     for path in to.glob("*.py"):
-        others = {name for other, names in PORT.items() if other != registry for name in names}
-        if path.name in others or (
-            registry != "mlflow" and path.name not in SHARED + PORT[registry]
-        ):
+        if path.name not in mine:
             path.unlink()
     return project
 
