@@ -105,13 +105,7 @@ def test_the_walk_leaves_out_what_copier_refuses_and_no_more(template, tmp_path)
     kept = {tuple(v[name] for name in AXES) for v in variants()}
     left = [values for values in itertools.product(*AXES.values()) if values not in kept]
     refused = [dict(zip(AXES, values, strict=True)) for values in left]
-    # The pipelines know MLflow only; the rest is what the base refuses.
-    of_pipelines = [a for a in refused if a["model_registry"] == "wandb" and a["ci"] != "none"]
-    left = [tuple(a.values()) for a in refused if a not in of_pipelines]
-    assert of_pipelines
-    assert {dict(zip(AXES, values, strict=True))["docker_base"] for values in left} == {
-        "micromamba"
-    }
+    assert {answers["docker_base"] for answers in refused} == {"micromamba"}
     with pytest.raises(ValueError, match="micromamba is for env_manager conda"):
         copy(template, tmp_path / "project", **dict(zip(AXES, left[0], strict=True)))
     for python, base in itertools.product(QUESTIONS["python"]["choices"], AXES["docker_base"]):
@@ -126,13 +120,12 @@ def test_the_walk_leaves_out_what_copier_refuses_and_no_more(template, tmp_path)
         ("env_manger: uv\n", "env_manger is not a question; is env_manager meant?"),
         ("ci: jenkins\n", "ci: 'jenkins' is not offered; choose one of github, "),
         ("docker_base: micromamba\n", "micromamba is for env_manager conda"),
-        ("model_registry: wandb\n", "The pipelines know MLflow only so far"),
         ("name: class\n", "name: class is a name that"),
         ("- ci\n", "is no list of `question: answer`"),
         ("a: [\n", "cannot be read"),
         (None, "cannot be read"),
     ],
-    ids=["good", "key", "value", "pair", "registry", "rule", "list", "yaml", "none"],
+    ids=["good", "key", "value", "pair", "rule", "list", "yaml", "none"],
 )
 def test_an_answers_file_is_checked(answers, told, tmp_path, capsys):
     path = tmp_path / "answers.yml"

@@ -142,12 +142,10 @@ def test_the_repository_uses_what_it_renders(template, tmp_path):
     assert ours["lint"] | apart == theirs["lint"] | apart
 
 
-def test_every_action_is_pinned():
-    found = [
-        *ROOT.glob(".github/workflows/*.yml"),
-        *ROOT.glob("template/*/.github/workflows/*.yml"),
-    ]
-    assert len(found) >= 4
+def test_every_action_of_our_own_workflows_is_pinned():
+    """Those of a project are tested with its pipelines."""
+    found = [*ROOT.glob(".github/workflows/*.yml")]
+    assert found
     for path in found:
         for job in yaml.safe_load(path.read_text())["jobs"].values():
             for step in job["steps"]:

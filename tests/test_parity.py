@@ -1,17 +1,46 @@
 """Law 7: the pipelines of every provider are the same graph of jobs."""
 
+import os
+import runpy
+import subprocess
+
 import pytest
 from harness import copy
-from read_pipelines import azure, github, gitlab
+from read_pipelines import azure, facts, github, gitlab
 from variants import choices
 
 READ = {"github": github, "gitlab": gitlab, "azure": azure}
 
 
-@pytest.fixture(scope="module")
-def graphs(template, tmp_path_factory):
-    home = tmp_path_factory.mktemp("parity")
-    return {ci: read(copy(template, home / ci, ci=ci)) for ci, read in READ.items()}
+@pytest.mark.parametrize("registry", choices("model_registry"))
+def test_what_is_asked_for_by_setup_is_what_the_pipelines_read(registry, template, tmp_path):
+    project = copy(template, tmp_path / "it", model_registry=registry)
+    told, known = runpy.run_path(str(project / "scripts/registry.py")), facts(project)
+    assert told["SWITCH"] == known["switch"]
+    assert [*told["VARIABLES"]] == known["variables"]
+    assert set().union(*told["LOGINS"]) == {*known["secrets"]}
+
+
+def test_a_pipeline_that_is_told_no_team_keeps_its_versions(template, tmp_path):
+    project = copy(template, tmp_path / "it", model_registry="wandb")
+    for told, offline in (
+        ({}, False), ({"CI": "true"}, True), ({"TF_BUILD": "True"}, True),
+        ({"CI": "true", "WANDB_ENTITY": ""}, True), ({"CI": "true", "WANDB_ENTITY": "us"}, False),
+    ):  # fmt: skip
+        own = {k: v for k, v in os.environ.items() if k not in ("CI", "TF_BUILD", "WANDB_MODE")}
+        said = subprocess.run(
+            ["make", "--dry-run", "ui"], cwd=project, env=own | told, capture_output=True, text=True
+        )
+        assert ("WANDB_MODE=offline" in said.stdout) == offline, told
+
+
+@pytest.fixture(scope="module", params=choices("model_registry"))
+def graphs(request, template, tmp_path_factory):
+    home, registry = tmp_path_factory.mktemp("parity"), request.param
+    return {
+        ci: read(copy(template, home / ci, ci=ci, model_registry=registry))
+        for ci, read in READ.items()
+    }
 
 
 def test_every_provider_is_compared():

@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 import yaml
 from harness import ROOT, commit, copy
-from read_pipelines import github, lint, verbs
-from variants import AXES
+from read_pipelines import EACH, OF, facts, github, lint, verbs
 
 PINNED = re.compile(
     r"uses: (\./\.github/actions/[a-z]+|[\w.-]+/[\w.-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+)$"
@@ -35,12 +34,11 @@ def fit(folder: Path, *schemas: str) -> None:
         lint("check-jsonschema", "--builtin-schema", f"vendor.{name}", *found)
 
 
-@pytest.fixture(scope="module", params=AXES["env_manager"])
+@pytest.fixture(scope="module", params=EACH, ids="-".join)
 def project(request, template, tmp_path_factory) -> Path:
-    """A project with GitHub's pipelines, for each manager of the environment."""
-    made = copy(
-        template, tmp_path_factory.mktemp("ci") / "it", ci="github", env_manager=request.param
-    )
+    """A project with GitHub's pipelines, for each manager of the environment and each registry."""
+    home = tmp_path_factory.mktemp("ci")
+    made = copy(template, home / "it", ci="github", **dict(zip(OF, request.param, strict=True)))
     commit(made)
     return made
 
@@ -79,7 +77,8 @@ def test_jobs_call_make_verbs_only(project):
 
 def test_what_is_not_registered_is_named_so(project):
     kept = [s["with"]["name"] for s in steps(project) if "upload-artifact" in s.get("uses", "")]
-    named = "${{ env.MLFLOW_TRACKING_URI != '' && 'bundle' || 'bundle-not-registered' }}"
+    switch = facts(project)["switch"]
+    named = f"${{{{ env.{switch} != '' && 'bundle' || 'bundle-not-registered' }}}}"
     assert named in kept
 
 

@@ -10,7 +10,10 @@ from harness import copy
 from read_pipelines import (
     AZURE,
     CHECKED,
+    EACH,
+    OF,
     SERVER,
+    facts,
     lint,
     said,
     steps_of,
@@ -18,7 +21,6 @@ from read_pipelines import (
     verbs,
 )
 from run_pipelines import azure
-from variants import AXES
 
 VERB = re.compile(r"make ([a-z-]+)(?: [A-Z]+=[\w./]*)*")
 SHOWN = re.compile(
@@ -32,11 +34,11 @@ BESIDES = re.compile(
 TOKEN = "$(System.AccessToken)"
 
 
-@pytest.fixture(scope="module", params=AXES["env_manager"])
+@pytest.fixture(scope="module", params=EACH, ids="-".join)
 def project(request, template, tmp_path_factory) -> Path:
-    """A project with Azure's pipelines, for each manager of the environment."""
+    """A project with Azure's pipelines, for each manager of the environment and each registry."""
     home = tmp_path_factory.mktemp("azure")
-    return copy(template, home / "it", ci="azure", env_manager=request.param)
+    return copy(template, home / "it", ci="azure", **dict(zip(OF, request.param, strict=True)))
 
 
 def flows(project: Path) -> dict[str, Any]:
@@ -90,11 +92,12 @@ def test_jobs_are_bounded_and_promotions_are_one_at_a_time(project):
 
 def test_secrets_are_given_where_they_are_needed_and_never_to_a_pull_request(project):
     for name, flow in flows(project).items():
-        group = {"MLFLOW_TRACKING_URI": SERVER}
-        assert variables_of(flow, "Schedule", group)["MLFLOW_TRACKING_URI"] == SERVER
+        switch = facts(project)["switch"]
+        group = {switch: SERVER}
+        assert variables_of(flow, "Schedule", group)[switch] == SERVER
         if flow.get("pr") != "none":
             assert name == "ci"
-            assert "MLFLOW_TRACKING_URI" not in variables_of(flow, "PullRequest", group)
+            assert switch not in variables_of(flow, "PullRequest", group)
     for step in steps(project):
         if TOKEN in str(step):
             assert step["script"] in (
@@ -103,7 +106,7 @@ def test_secrets_are_given_where_they_are_needed_and_never_to_a_pull_request(pro
                 "python3 scripts/propose.py",
             )
         for value in step.get("env", {}).values():
-            assert re.fullmatch(r"(?!.*\$\((?:MLFLOW|JOURNAL|UPDATE)).*", value), (
+            assert re.fullmatch(r"(?!.*\$\((?:MLFLOW|WANDB|JOURNAL|UPDATE)).*", value), (
                 "empty if undefined"
             )
 

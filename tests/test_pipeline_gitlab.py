@@ -7,9 +7,8 @@ from typing import Any
 import pytest
 import yaml
 from harness import ROOT, copy
-from read_pipelines import MAIN, SERVER, lint, said, verbs
+from read_pipelines import EACH, MAIN, OF, SERVER, facts, lint, said, verbs
 from run_pipelines import gitlab
-from variants import AXES
 
 VERB = re.compile(
     r"make (?:-s )?([a-z-]+)(?: [A-Z]+=(?:[\w./]+|\"\$(?:version|GITLAB_USER_LOGIN)\"))*"
@@ -23,16 +22,18 @@ BESIDES = re.compile(
     r"|exit (?:1|\$\{failed:-0\})|echo \"[^\"]+\""
 )
 """The few lines beside verbs: what a bare image lacks, and how a job ends."""
-EITHER = re.compile(r"if \[ -n \"\$MLFLOW_TRACKING_URI\" \]; then (.*); else (.*); fi")
+EITHER = re.compile(
+    r"if \[ -n \"\$(?:MLFLOW_TRACKING_URI|WANDB_ENTITY)\" \]; then (.*); else (.*); fi"
+)
 ON_MAIN = re.compile(r"if \[ \"\$CI_COMMIT_BRANCH\" = \"\$CI_DEFAULT_BRANCH\" \]; then (.*); fi")
 FILES = ("ci", "cycle", "update")
 
 
-@pytest.fixture(scope="module", params=AXES["env_manager"])
+@pytest.fixture(scope="module", params=EACH, ids="-".join)
 def project(request, template, tmp_path_factory) -> Path:
-    """A project with GitLab's pipelines, for each manager of the environment."""
+    """A project with GitLab's pipelines, for each manager of the environment and each registry."""
     home = tmp_path_factory.mktemp("gitlab")
-    return copy(template, home / "it", ci="gitlab", env_manager=request.param)
+    return copy(template, home / "it", ci="gitlab", **dict(zip(OF, request.param, strict=True)))
 
 
 def jobs(project: Path) -> dict[str, Any]:
@@ -110,8 +111,10 @@ def test_a_person_starts_production(project):
 def test_a_merge_request_sees_no_secret(project):
     """Each job of a merge request forgets them first, even if somebody did not protect them."""
     head = (project / ".gitlab-ci.yml").read_text()
-    named = set(re.findall(r"\b(?:MLFLOW_TRACKING_[A-Z]+|JOURNAL_URL|[A-Z]+_TOKEN)\b", head))
-    assert len(named) == 7
+    told = r"\b(?:MLFLOW_TRACKING_[A-Z]+|WANDB_(?:ENTITY|API_KEY)|JOURNAL_URL|[A-Z]+_TOKEN)\b"
+    named = set(re.findall(told, head))
+    registry = facts(project)
+    assert named >= {registry["switch"], *registry["secrets"], "JOURNAL_URL", "UPDATE_TOKEN"}
     for name in ("check", "train", "build"):
         forgets = jobs(project)[f"ci/{name}"]["script"][0]
         assert named == set(re.findall(r"unset ([A-Z_ ]+);", forgets)[0].split())

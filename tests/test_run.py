@@ -3,8 +3,11 @@
 import random
 import re
 import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 
 import pytest
+from engine.wandb_server import ADMIN, TEAM, running
 from harness import ROOT
 from running_project import blocks, needs, on_a_slice, project, turn, walk
 from variants import covering, name, projects
@@ -21,6 +24,12 @@ OWN = "## Use your own data"
 def test_a_project_lives_by_its_readme(answers, disk):
     needs(answers["env_manager"], answers.get("python", "3.13"))
     made = project(disk / "it", **answers)
+    with account(made) if answers in at_wandb() else nullcontext():
+        lives(made, answers)
+
+
+def lives(made, answers) -> None:
+    """Walks the README, and turns the cycle once."""
     first, _, rest = (made.folder / "README.md").read_text().partition(OWN)
     assert rest
     if answers != covering()[0]:  # the first is a newcomer's, on all the data
@@ -47,10 +56,31 @@ def test_a_project_lives_by_its_readme(answers, disk):
     turn(made)
 
 
+def at_wandb() -> list[dict[str, str]]:
+    """Of the projects with W&B those that have an account; the others have WANDB_MODE=offline."""
+    return [
+        answers
+        for answers in projects()
+        if answers.get("model_registry") == "wandb" and answers["problem"] == "classification"
+    ]
+
+
+@contextmanager
+def account(made) -> Iterator[None]:
+    """Lets a project work with a stand-in W&B, which must have known all that it was asked."""
+    with running() as server:
+        made.environment |= {"WANDB_MODE": "online", "WANDB_BASE_URL": server.url}
+        made.environment |= {"WANDB_API_KEY": ADMIN, "WANDB_ENTITY": TEAM}
+        yield
+    assert not server.refused, server.refused
+    assert server.met["LinkArtifact"] > 1
+
+
 def distinct() -> list[dict[str, str]]:
-    """The first project of each problem and registry, which have both formats among them."""
-    several = [*covering(), *projects()]
-    first = {(a["problem"], a.get("model_registry", "mlflow")): a for a in reversed(several)}
+    """The first project of each problem and each registry, which have both formats among them."""
+    several = [*reversed(projects()), *reversed(covering())]
+    first = {answers["problem"]: answers for answers in several}
+    first |= {answers.get("model_registry", "mlflow"): answers for answers in several}
     return list(first.values())
 
 

@@ -1,17 +1,24 @@
 """What W&B alone does: lists that lag, rights that only the client warns of, no key, no network."""
 # ruff: noqa: F811
 
+import os
+import re
+import subprocess
+import sys
 import time
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
+import wandb
 
 from flight_delays import errors, settings
 from flight_delays.registry import store
 from flight_delays.registry.base import Registry
 from flight_delays.registry.folder import FolderRegistry
 
+from .servers import SOURCE
 from .test_port import (  # noqa: F401
     known,
     made,
@@ -66,6 +73,30 @@ def test_a_wrong_key_is_said_in_a_line(port: Any, monkeypatch: pytest.MonkeyPatc
         monkeypatch.setenv("WANDB_API_KEY", "c" * 40)
         with pytest.raises(errors.RegistryUnavailable, match=r"invalid API key.*WANDB_BASE_URL"):
             port.connect().numbers()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("WANDB_BASE_URL", "wandb.example"), ("WANDB_HTTP_TIMEOUT", "soon")]
+)
+def test_a_variable_that_the_client_refuses_is_named(
+    port: Any, name: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, value)
+    wandb.teardown()
+    with pytest.raises(errors.UserError, match=rf"^WANDB_\w+={re.escape(value)}: Input should be"):
+        store.connect(settings.load())
+
+
+def test_an_empty_variable_is_none(tmp_path: Path) -> None:
+    """A pipeline hands on what it does not have as an empty text."""
+    code = "import flight_delays.registry.store as s; print(s.credentials())"
+    told = {"WANDB_BASE_URL": "", "WANDB_MODE": "", "WANDB_API_KEY": "k" * 40}
+    own = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=own | told | {"PYTHONPATH": str(SOURCE)}, cwd=tmp_path,
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.stdout == "WANDB_API_KEY\n", done.stderr
 
 
 def test_offline_nothing_is_sent(port: Any, made: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from variants import AXES, QUESTIONS
 
 BIN = Path(sys.executable).parent
 """The linters are Python packages of the tests' own environment."""
@@ -18,12 +19,15 @@ CHECKED = ["check", "data", "train", "bundle", "image", "smoke", "load"]
 MAIN = [*CHECKED, "push"]
 """What a push to main does, before anything is promoted."""
 SERVER = "http://registry.example"
+OF = ("env_manager", "model_registry")
+EACH = [*((manager, "mlflow") for manager in AXES[OF[0]]), (AXES[OF[0]][0], "wandb")]
+"""The answers to OF that the pipelines' files hang on: all of them once."""
 MAKE = """#!/bin/sh
 for word in "$@"; do
   case "$word" in VERSION=*|BUNDLE=*|BY=*) eval "${{word%%=*}}='${{word#*=}}'" ;; esac
 done
 given="VERSION=$VERSION BUNDLE=$BUNDLE BY=$BY"
-echo "$* | $given URI=$MLFLOW_TRACKING_URI TOKEN=$MLFLOW_TRACKING_TOKEN" >>'{log}'
+echo "$* | $given URI=${switch} TOKEN=${secret}" >>'{log}'
 mkdir -p reports build/bundle/7
 echo "{{}}" >reports/update.json
 case "$*" in
@@ -37,6 +41,13 @@ esac
 def lint(*command: str) -> None:
     done = subprocess.run([BIN / command[0], *command[1:]], capture_output=True, text=True)
     assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
+
+
+def facts(project: Path) -> dict[str, Any]:
+    """What a project's pipelines know of its registry."""
+    answers = yaml.safe_load((project / ".copier-answers.yml").read_text())
+    every = yaml.safe_load(QUESTIONS["model_registry_facts"]["default"])
+    return dict(every[answers["model_registry"]]["pipelines"])
 
 
 def said(calls: list[str]) -> list[str]:
@@ -53,8 +64,9 @@ def verbs(project: Path) -> set[str]:
 class Tools:
     """A folder of commands that write down how they are called, instead of doing anything."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, project: Path) -> None:
         self.home, self.bin, self.log = home, home / "bin", home / "log"
+        self.registry = facts(project)
         self.bin.mkdir()
         self.own = {"HOME": str(home), "PATH": f"{self.bin}{os.pathsep}{os.environ['PATH']}"}
         for name in ("pip", "apt-get", "python", "conda"):
@@ -71,6 +83,7 @@ class Tools:
     def begin(self, version: str = "8", fails: str = "nothing") -> None:
         self.log.write_text("")
         says = {"log": self.log, "version": version, "fails": fails}
+        says |= {"switch": self.registry["switch"], "secret": self.registry["secrets"][-1]}
         self.write("make", MAKE.format(**says))
 
     def calls(self) -> list[str]:
@@ -140,7 +153,7 @@ def github(project: Path) -> dict[str, Pipeline]:
             known = {
                 "github.ref": f"refs/heads/{branch}",
                 "github.event_name": "push" if branch else "pull_request",
-                "vars.MLFLOW_TRACKING_URI": registry,
+                f"vars.{facts(project)['switch']}": registry,
                 "needs.cycle.outputs.version": "8",
             }
             text = jobs[job].get("if", "true").replace("&&", "and").replace("true", "True")
@@ -185,7 +198,7 @@ def gitlab(project: Path) -> dict[str, Pipeline]:
             source = "push" if branch else "merge_request_event"
             return {
                 "CI_COMMIT_BRANCH": branch, "CI_DEFAULT_BRANCH": "main", "SCHEDULE": schedule,
-                "CI_PIPELINE_SOURCE": source, "MLFLOW_TRACKING_URI": registry,
+                "CI_PIPELINE_SOURCE": source, facts(project)["switch"]: registry,
             }  # fmt: skip
 
         def starts(job: str, branch: str, registry: str, jobs: Any = jobs, of: Any = known) -> bool:
@@ -292,7 +305,9 @@ def azure(project: Path) -> dict[str, Pipeline]:
                         if branch
                         else "refs/pull/1/merge",
                         **variables_of(
-                            flow, "" if branch else "PullRequest", {"MLFLOW_TRACKING_URI": registry}
+                            flow,
+                            "" if branch else "PullRequest",
+                            {facts(project)["switch"]: registry},
                         ),
                     },
                     stages={"cycle": {"cycle.cycle.turned.version": "8"}},

@@ -18,7 +18,7 @@ from harness import commit, copy, git
 from read_pipelines import AZURE, BIN, Tools, expression, steps_of, variables_of
 from running_project import missing
 
-VARIABLES = {"MLFLOW_TRACKING_URI", "DATA_URI"}
+VARIABLES = {"MLFLOW_TRACKING_URI", "WANDB_ENTITY", "DATA_URI"}
 """Of what a project is told, these are no secrets."""
 ACTION = "name: stand-in\nruns: {using: composite, steps: [{shell: bash, run: 'true'}]}\n"
 USED = re.compile(r"uses: ([\w.-]+/[\w.-]+@[0-9a-f]{40})")
@@ -36,11 +36,11 @@ class Ran(NamedTuple):
 Runner = Callable[..., Any]
 
 
-def github(template: Path, home: Path) -> Runner:
+def github(template: Path, home: Path, registry: str) -> Runner:
     """Turns workflows with act, on this machine and with every foreign action left out."""
-    project = copy(template, home / "it", ci="github")
+    project = copy(template, home / "it", ci="github", model_registry=registry)
     commit(project)
-    tools, action = Tools(home), home / "action"
+    tools, action = Tools(home, project), home / "action"
     action.mkdir()
     (action / "action.yml").write_text(ACTION)
     texts = [path.read_text() for path in (project / ".github").rglob("*.yml")]
@@ -88,13 +88,13 @@ def gitlab_ci_local() -> list[str]:
     return [str(node / "bin/node"), str(kept / "node_modules/gitlab-ci-local/dist/index.js")]
 
 
-def gitlab(template: Path, home: Path) -> Runner:
+def gitlab(template: Path, home: Path, registry: str = "mlflow") -> Runner:
     """Turns pipelines with gitlab-ci-local; a person starts production, unless `manual` is not."""
     runner = [*gitlab_ci_local(), "--force-shell-executor", "--no-color"]
-    project = copy(template, home / "it", ci="gitlab")
+    project = copy(template, home / "it", ci="gitlab", model_registry=registry)
     commit(project)
     git(project, "remote", "add", "origin", "git@gitlab.example:team/project.git")
-    tools = Tools(home)
+    tools = Tools(home, project)
 
     def run(
         name: str,
@@ -210,11 +210,11 @@ class Empty(dict[str, str]):
         return ""
 
 
-def azure(template: Path, home: Path) -> Callable[..., Run]:
+def azure(template: Path, home: Path, registry: str = "mlflow") -> Callable[..., Run]:
     """Turns pipelines with the interpreter above: no runner exists."""
-    project = copy(template, home / "it", ci="azure")
+    project = copy(template, home / "it", ci="azure", model_registry=registry)
     commit(project)
-    tools = Tools(home)
+    tools = Tools(home, project)
     reasons = {"push": "IndividualCI", "pull request": "PullRequest", "schedule": "Schedule"}
 
     def run(name: str, event: str = "push", group: dict[str, str] | None = None, **says: str):
@@ -225,6 +225,6 @@ def azure(template: Path, home: Path) -> Callable[..., Run]:
     return run
 
 
-RUNNERS: dict[str, Callable[[Path, Path], Runner]] = {
+RUNNERS: dict[str, Callable[[Path, Path, str], Runner]] = {
     "github": github, "gitlab": gitlab, "azure": azure,
 }  # fmt: skip

@@ -14,20 +14,20 @@ from functools import partial
 from pathlib import Path
 
 import provider as _provider
+import registry
 from client import Failed, Provider, Stop
 
 provider: Provider = _provider
 SETTINGS = Path("settings.toml")
-REGISTRY = "MLFLOW_TRACKING_URI"
-LOGINS = ({"MLFLOW_TRACKING_TOKEN"}, {"MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"})
 VARIABLES = {
-    REGISTRY: "without it nothing is registered, watched or promoted",
+    registry.SWITCH: "without it nothing is registered, watched or promoted",
+    **registry.VARIABLES,
     "DATA_URI": "where the data is, if not in the repository",
     "RUNNER": "your own runners",
 }
 SECRETS = {
     "JOURNAL_URL": "without it the monitor takes the verdict that `make monitor` noted elsewhere",
-    **{name: "one login of the registry" for login in LOGINS for name in sorted(login)},
+    **{name: "one login of the registry" for login in registry.LOGINS for name in sorted(login)},
     **provider.TOKENS,
 }
 
@@ -65,14 +65,15 @@ def approval() -> str:
 def promises() -> Iterator[Promise]:
     """Everything, as the provider has it now."""
     known = provider.names()
-    logged_in = any(login <= known for login in LOGINS)
+    logged_in = any(login <= known for login in registry.LOGINS)
     for name, why in (VARIABLES | SECRETS).items():
         value = os.environ.get(name, "")
-        optional = name in ("DATA_URI", "RUNNER") or (logged_in and any(name in x for x in LOGINS))
+        optional = name in VARIABLES and name != registry.SWITCH
+        optional |= logged_in and any(name in login for login in registry.LOGINS)
         if name in known or value or not optional:
             put = provider.set_variable if name in VARIABLES else provider.set_secret
             make = partial(put, name, value) if value else None
-            yield Promise(name, name in known, make, why, name == REGISTRY)
+            yield Promise(name, name in known, make, why, name == registry.SWITCH)
     if provider.BRANCH:
         default = provider.default_branch()
         yield Promise(

@@ -33,6 +33,7 @@ os.environ.setdefault("WANDB_DIR", "var")
 os.environ.setdefault("WANDB_DATA_DIR", "var/wandb")
 
 import wandb
+from pydantic import ValidationError
 from wandb.sdk.lib.service.service_connection import WandbApiFailedError
 
 from ..bundle import intact
@@ -41,6 +42,10 @@ from ..settings import ENVIRONMENTS, Settings
 from .base import Move, Registry, Training, Version, place, pulled
 from .folder import FolderRegistry
 from .tracking import OFFLINE, log, tracked
+
+for _name in [name for name in os.environ if name.startswith("WANDB_")]:
+    if not os.environ[_name]:  # as a pipeline passes on what it does not have; W&B refuses it
+        del os.environ[_name]
 
 CREDENTIALS = ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE")
 KIND = "model"
@@ -61,7 +66,14 @@ def connect(settings: Settings) -> Registry:
 
 
 def credentials() -> str:
-    """Which of W&B's credentials are set, by name; raises UserError when none is."""
+    """Which of W&B's credentials are set, by name; raises UserError when none is, or a variable of
+    W&B's has a value that its client refuses."""
+    try:
+        wandb.setup()
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        variable = f"WANDB_{str(first['loc'][0]).upper()}"
+        raise UserError(f"{variable}={shown(str(first['input']))}: {first['msg']}") from None
     found = [name for name in CREDENTIALS if os.environ.get(name)]
     if not found and _logged_in():
         found = ["`wandb login`"]
@@ -104,7 +116,7 @@ class WandbRegistry:
         self.address = f"{_address()} {self.path}"
 
     @cached_property
-    def api(self) -> wandb.Api:
+    def api(self) -> "wandb.Api":
         """The client, which knows the team and the organization; raises when W&B is away."""
         api = wandb.Api(timeout=TIMEOUT)
         api.artifacts(KIND, self.path)  # finds the organization, once
