@@ -17,6 +17,7 @@ import pytest
 import sqlalchemy as sa
 
 from flight_delays import settings
+from flight_delays.project import model
 from flight_delays.serving.journal.store import Journal
 
 from ..helpers import inside
@@ -36,6 +37,16 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
         for name, text in report.user_properties:
             if name == "said":
                 terminalreporter.write_line(text)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def small_forest() -> Iterator[None]:
+    """The project's forest with a fifth of its trees: fitting it is most of what tests take."""
+    (name,) = [name for name in vars(model) if name.startswith("RandomForest")]
+    forest = getattr(model, name)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(model, name, lambda **how: forest(**how | {"n_estimators": 20}))
+        yield
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
