@@ -102,8 +102,10 @@ def test_secrets_are_given_where_they_are_needed_and_never_to_a_pull_request(pro
                 "make ci-promote ENV=production",
                 "python3 scripts/propose.py",
             )
+        if "MLFLOW_TRACKING_TOKEN" in step.get("env", {}):  # what moves tells of it
+            assert {"JOURNAL_URL", "EVENTS_WEBHOOK", "EVENTS_SECRET"} <= {*step["env"]}
         for value in step.get("env", {}).values():
-            assert re.fullmatch(r"(?!.*\$\((?:MLFLOW|JOURNAL|UPDATE)).*", value), (
+            assert re.fullmatch(r"(?!.*\$\((?:MLFLOW|JOURNAL|EVENTS|UPDATE)).*", value), (
                 "empty if undefined"
             )
 

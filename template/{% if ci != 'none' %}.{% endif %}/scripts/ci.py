@@ -27,9 +27,13 @@ VARIABLES = {
 }
 SECRETS = {
     "JOURNAL_URL": "without it the monitor takes the verdict that `make monitor` noted elsewhere",
+    "EVENTS_WEBHOOK": "who is told of promotions and verdicts",
+    "EVENTS_SECRET": "what signs that",
     **{name: "one login of the registry" for login in LOGINS for name in sorted(login)},
     **provider.TOKENS,
 }
+OPTIONAL = {"DATA_URI", "RUNNER", "EVENTS_WEBHOOK", "EVENTS_SECRET"}
+"""Those that are named only where they are set."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,7 @@ def promises() -> Iterator[Promise]:
     logged_in = any(login <= known for login in LOGINS)
     for name, why in (VARIABLES | SECRETS).items():
         value = os.environ.get(name, "")
-        optional = name in ("DATA_URI", "RUNNER") or (logged_in and any(name in x for x in LOGINS))
+        optional = name in OPTIONAL or (logged_in and any(name in x for x in LOGINS))
         if name in known or value or not optional:
             put = provider.set_variable if name in VARIABLES else provider.set_secret
             make = partial(put, name, value) if value else None
