@@ -22,6 +22,7 @@ from typing import Any
 import pytest
 
 from flight_delays import cycle, settings
+from flight_delays.cli import lifecycle
 from flight_delays.errors import UserError
 from flight_delays.events import outbox, told, webhook
 from flight_delays.monitoring import monitor
@@ -110,7 +111,7 @@ def test_each_kind_is_told_once_in_order_and_signed(
     known = store.connect(given)
     for version in ("2", "1", "1"):  # the last one is there already
         promote.promote("staging", given, known, version=version, by="ann")
-    history.rollback("staging", known, "bob", partial(told.moved, given))
+    lifecycle.rollback("staging", by="bob")
     with pytest.raises(promote.Refused, match="no load report"):
         promote.promote("production", settings.load(), known, version="2", by="ann")
     monitor.run(given, known, None)
@@ -176,7 +177,7 @@ def test_a_move_that_is_killed_is_told_with_one_id(
             patch.setattr(known, "close", killed)
         history.make(move, known, partial(told.moved, given))
     assert bool(known.moves("staging")) == (when == "once it is closed")
-    history.repair("staging", known, partial(told.moved, given))
+    lifecycle.status()
     outbox.send()
     (event,) = receiver.events
     (made,) = known.moves("staging")
