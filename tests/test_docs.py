@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import tomllib
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -120,6 +121,34 @@ def test_each_decision_is_in_the_index():
         text = (home / name).read_text()
         assert text.startswith(f"# {number}. {title}")
         assert re.findall("^## (.*)", text, re.MULTILINE) == ["Context", "Decision", "Consequences"]
+
+
+def test_the_page_of_events_verifies_what_is_signed():
+    """The signature is that of tests/engine/test_events.py."""
+    page = (ROOT / "docs" / "events.md").read_text()
+    there = {}
+    exec(blocks(page, "python")[0], there)
+    there["time"] = SimpleNamespace(time=lambda: 1700000100)
+    id, at = "staging-1", "1700000000"
+    signature = "v1,uI4mNTyLHOqbBSJMly9XgxPBoIQ+3h4d81knxMNT/NM="
+    headers = dict(zip(there["NAMES"], (id, at, signature), strict=True))
+    body = b'{"id": "staging-1"}'
+    assert there["verified"](headers, body, "s3cret")
+    theirs = {f"x-mlflow-{name}": value for name, value in headers.items()}
+    assert there["verified"](theirs, body, "s3cret", list(theirs))
+    assert not there["verified"](headers, body + b" ", "s3cret")
+    assert not there["verified"](headers, body, "secret")
+    assert not there["verified"]({}, body, "s3cret")
+    there["time"].time = lambda: 1700000400
+    assert not there["verified"](headers, body, "s3cret"), "somebody sends an old one again"
+
+
+def test_the_page_of_events_shows_every_field():
+    page = (ROOT / "docs" / "events.md").read_text()
+    text = (ROOT / "template/src/{{ package }}/events/told.py").read_text()
+    fields = re.findall(r'"(\w+)"', re.findall(r"^FIELDS = (.*)", text, re.MULTILINE)[0])
+    (shown,) = blocks(page, "json")
+    assert {*json.loads(shown)} == {"id", "at", "type", "model", "text", *fields}
 
 
 @pytest.mark.parametrize("page", ["AGENTS.md", "template/AGENTS.md"])

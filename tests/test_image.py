@@ -212,6 +212,39 @@ def test_compose_starts_each_when_what_it_needs_is_healthy_and_says_its_variable
             assert re.search(rf"^#?{variable}=", told, re.MULTILINE), variable
 
 
+ALARMS = [({}, "nowhere"), ({"ALERT_WEBHOOK": "http://hooks.example/a b"}, "webhook")]
+ALARMS += [({"ALERT_WEBHOOK": "http://hooks.example", "ALERT_FORM": "slack"}, "slack")]
+
+
+@pytest.mark.parametrize(("given", "form"), ALARMS)
+def test_alarms_go_where_the_variables_say(given, form, template, tmp_path):
+    """By the command of compose.yaml, over a stand-in for Alertmanager that shows its arguments."""
+    folder = copy(template, tmp_path / "it")
+    prometheus = yaml.safe_load((folder / "deploy/prometheus/prometheus.yml").read_text())
+    (manager,) = prometheus["alerting"]["alertmanagers"]
+    assert manager["static_configs"] == [{"targets": ["alertmanager:9093"]}]
+    services = yaml.safe_load((folder / "compose.yaml").read_text())["services"]
+    service, address = services["alertmanager"], tmp_path / "webhook"
+    assert service["profiles"] == services["prometheus"]["profiles"]
+
+    (tmp_path / "alertmanager").write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    (tmp_path / "alertmanager").chmod(0o755)
+    (script,) = service["command"]
+    environment = {"ALERT_WEBHOOK": "", "ALERT_FORM": "webhook"} | given
+    assert service["environment"].keys() == environment.keys()
+    said = subprocess.run(
+        [*service["entrypoint"], script.replace("$$", "$").replace("/tmp/webhook", str(address))],
+        env=environment | {"PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    assert said.splitlines()[0] == f"--config.file=/etc/alertmanager/{form}.yml"
+    assert address.read_text() == environment["ALERT_WEBHOOK"]
+    text = (folder / "deploy/alertmanager" / f"{form}.yml").read_text()
+    told = yaml.safe_load(text)
+    assert told["route"]["receiver"] == told["receivers"][0]["name"] == form
+    assert ("_file: /tmp/webhook" in text) == bool(given)
+
+
 @pytest.mark.heavy(3)
 def test_without_a_model_it_lives_and_says_why(image):
     name, port = f"{image.environment['IMAGE']}-empty", free_port()

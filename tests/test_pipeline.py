@@ -115,6 +115,8 @@ def test_secrets_are_given_to_verbs_and_never_to_a_pull_request(project):
         for key, job in workflow["jobs"].items():
             for step in job["steps"]:
                 secret = [v for v in step.get("env", {}).values() if "secrets." in v]
+                if "JOURNAL_URL" in step.get("env", {}):
+                    assert {*facts(project)["secrets"], "EVENTS_SECRET"} <= {*step["env"]}
                 assert str(step).count("secrets.") == len(secret), "in env: alone"
                 if secret:
                     given += 1

@@ -14,6 +14,7 @@ pytestmark = pytest.mark.heavy  # each asks a client some hundred times
 GIVEN = {
     "MLFLOW_TRACKING_URI": "http://registry.example",
     "JOURNAL_URL": "postgresql://u:s3cret@h/d",
+    "EVENTS_WEBHOOK": "https://hooks.example/s3cret",
 }
 
 
@@ -24,6 +25,7 @@ def test_setup_makes_once_what_check_asks_for(provider):
         assert f"not held  {promise}" in said, said
     assert "hint      JOURNAL_URL" in said
     assert "hint      UPDATE_TOKEN" in said
+    assert "EVENTS" not in said, "not everyone wants them"
 
     code, made = provider("ci", "setup", **GIVEN)
     assert code == 0, made
@@ -37,7 +39,8 @@ def test_setup_makes_once_what_check_asks_for(provider):
 
     state = provider.client()
     assert state["values"]["MLFLOW_TRACKING_URI"]["value"] == GIVEN["MLFLOW_TRACKING_URI"]
-    assert state["values"]["JOURNAL_URL"] == {"secret": True, "value": GIVEN["JOURNAL_URL"]}
+    for name in ("JOURNAL_URL", "EVENTS_WEBHOOK"):
+        assert state["values"][name] == {"secret": True, "value": GIVEN[name]}
     assert "s3cret" not in made + again + said + json.dumps(state["log"])
 
 

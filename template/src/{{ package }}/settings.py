@@ -183,6 +183,19 @@ class Monitor(Section):
     """Windows that the verdict looks at."""
 
 
+class Events(Section):
+    """[events]: who is told of each promotion, rollback, refusal and verdict.
+
+    What signs them is EVENTS_SECRET, in the environment alone; without it they are not signed.
+    """
+
+    webhook: str = ""
+    """The address that each is posted to; empty tells nobody. Where it is a secret itself, as
+    Slack's is, it belongs into EVENTS_WEBHOOK, not into the file."""
+    format: Literal["json", "slack"] = "json"
+    """All fields, or the text alone, as Slack's incoming webhooks take it."""
+
+
 class Load(Section):
     """[load]: the load test and its limits."""
 
@@ -221,6 +234,7 @@ class Settings(BaseSettings):
     serving: Serving = Serving()
     journal: Journal = Journal()
     monitor: Monitor = Monitor()
+    events: Events = Events()
     load: Load = Load()
 
     @classmethod
@@ -239,7 +253,10 @@ class Settings(BaseSettings):
                 for section, field in settings_cls.model_fields.items()
                 for name in field.annotation.model_fields  # type: ignore[union-attr]
             }
-            env_settings.env_vars = {k: v for k, v in env_settings.env_vars.items() if k in known}
+            given = {k: v for k, v in env_settings.env_vars.items() if k in known}
+            if not given.get("events_webhook"):  # a pipeline's secret that nobody set is empty
+                given.pop("events_webhook", None)
+            env_settings.env_vars = given
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
 
 
@@ -255,7 +272,8 @@ def load(**flags: dict[str, Any]) -> Settings:
         for e in error.errors():
             # Of a setting of several kinds each is an error, with the kind's name in its place.
             name = [str(part) for i, part in enumerate(e["loc"]) if i < 2 or isinstance(part, int)]
-            wrong.setdefault(f"{'.'.join(name)} = {e['input']!r}", []).append(e["msg"])
+            value = "" if name[0] == "events" else f" = {e['input']!r}"  # may be a secret
+            wrong.setdefault(f"{'.'.join(name)}{value}", []).append(e["msg"])
         lines = [
             f"{what}: {' or '.join([why, *(w.removeprefix('Input should be ') for w in more)])}"
             for what, (why, *more) in wrong.items()

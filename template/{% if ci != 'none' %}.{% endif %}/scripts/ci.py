@@ -27,9 +27,14 @@ VARIABLES = {
 }
 SECRETS = {
     "JOURNAL_URL": "without it the monitor takes the verdict that `make monitor` noted elsewhere",
+    "EVENTS_WEBHOOK": "who is told of promotions and verdicts",
+    "EVENTS_SECRET": "what signs that",
     **{name: "one login of the registry" for login in registry.LOGINS for name in sorted(login)},
     **provider.TOKENS,
 }
+
+OPTIONAL = {*VARIABLES, "EVENTS_WEBHOOK", "EVENTS_SECRET"} - {registry.SWITCH}
+"""Those that are named only where they are set."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +73,7 @@ def promises() -> Iterator[Promise]:
     logged_in = any(login <= known for login in registry.LOGINS)
     for name, why in (VARIABLES | SECRETS).items():
         value = os.environ.get(name, "")
-        optional = name in VARIABLES and name != registry.SWITCH
+        optional = name in OPTIONAL
         optional |= logged_in and any(name in login for login in registry.LOGINS)
         if name in known or value or not optional:
             put = provider.set_variable if name in VARIABLES else provider.set_secret

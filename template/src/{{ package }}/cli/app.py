@@ -5,6 +5,7 @@ import sys
 import typer
 
 from ..errors import UserError
+from ..events import outbox
 from . import doctor, lifecycle, serving
 
 app = typer.Typer(
@@ -18,7 +19,10 @@ for part in (lifecycle, serving, doctor):
 
 
 def main() -> None:
-    """Runs a command; an error meant for a person is one line, without a traceback."""
+    """Runs a command; an error meant for a person is one line, without a traceback.
+
+    Then it sends the events that wait.
+    """
     try:
         app()
     except UserError as error:
@@ -29,3 +33,5 @@ def main() -> None:
         sys.exit(f"error: {error.filename}: {error.strerror}")
     except KeyboardInterrupt:
         sys.exit(130)
+    finally:
+        outbox.send()

@@ -3,6 +3,7 @@
 import json
 from contextlib import nullcontext
 from dataclasses import asdict
+from functools import partial
 from typing import Annotated, Any
 
 import typer
@@ -104,10 +105,12 @@ def promote(env: Environment, version: str = "", by: By = "", unattended: bool =
 @app.command()
 def rollback(env: Environment, by: By = "") -> None:
     """Go back to the version an environment held before."""
+    from ..events.told import moved
     from ..registry.history import rollback
     from ..registry.store import connect
 
-    move = rollback(env, connect(load()), by)
+    settings = load()
+    move = rollback(env, connect(settings), by, partial(moved, settings))
     write_report("rollback", move)
     console.print(f"{env} holds version {move.to}, back from {move.back_from}")
 
@@ -115,10 +118,12 @@ def rollback(env: Environment, by: By = "") -> None:
 @app.command()
 def status() -> None:
     """What each environment holds, every version, and the last moves; repairs half-made ones."""
+    from ..events.told import moved
     from ..registry.status import show
     from ..registry.store import connect
 
-    show(connect(load()), console)
+    settings = load()
+    show(connect(settings), console, tell=partial(moved, settings))
 
 
 @app.command()

@@ -22,6 +22,7 @@ from ..bundle import Bundle
 from ..evaluation import metric
 from ..evaluation.metric import Value, codes
 from ..evaluation.resampling import groups_of
+from ..events import told
 from ..predict import label
 from ..project.features import KEY, TIME
 from ..registry.base import Registry
@@ -54,7 +55,8 @@ def run(
     """
     now = datetime.now(UTC)
     version = registry.alias(env)
-    seen = Verdict("unknown", "", env, version, now.isoformat(timespec="seconds"))
+    at = now.isoformat(timespec="seconds")
+    seen = Verdict("unknown", "", env, version, at)
     if version is None:
         seen.reason = f"{env} holds no version: nothing is served, so nothing is watched"
     elif journal is None:
@@ -63,6 +65,8 @@ def run(
         bundle = bundles.load(registry.pull(version, VERSIONS, env), any_contract=True)
         watch(seen, bundle, journal, settings.monitor, now.replace(tzinfo=None))
     seen.store()
+    if seen.at == at:  # one that is recalled was told by who saw it
+        told.judged(settings, seen)
     if version is not None and journal is not None:
         registry.tag(version, "monitor", seen.note())
     return seen

@@ -1,9 +1,11 @@
 """Moves a version up through test, staging and production, by gates."""
 
 from dataclasses import asdict
+from functools import partial
 
 from .. import bundle as bundles
 from ..errors import UserError
+from ..events import told
 from ..settings import ENVIRONMENTS, VERSIONS, Settings
 from ..training.provenance import git, user
 from .base import Move, Registry, require, version_in
@@ -36,7 +38,8 @@ def promote(
     Returns None when it is there already. Raises Refused when a gate says no, UserError when
     there is nothing to promote.
     """
-    repair(environment, registry)
+    tell = partial(told.moved, settings)
+    repair(environment, registry, tell)
     version = version or _next(environment, registry)
     holder = registry.alias(environment)
     if version == holder:
@@ -51,7 +54,9 @@ def promote(
     candidate = Candidate(bundle, version, holder, by, compared)
     said = gates(environment, candidate, settings, registry)
     if not all(gate.passed for gate in said):
-        raise Refused(environment, version, said)
+        no = Refused(environment, version, said)
+        told.refused(settings, environment, version, by or user(), said, str(no))
+        raise no
     registry.copy_into(environment, version, bundle.digest)
     move = Move(
         environment,
@@ -62,7 +67,7 @@ def promote(
         git()[0],
         {g.name: asdict(g) for g in said},
     )
-    return make(move, registry)
+    return make(move, registry, tell)
 
 
 def _next(environment: str, registry: Registry) -> str:

@@ -8,14 +8,14 @@ from rich.table import Table
 from ..errors import NotPermitted
 from ..settings import ENVIRONMENTS
 from .base import Move, Registry, Version
-from .history import repair, rolled_back
+from .history import Tell, nobody, repair, rolled_back
 
 
-def show(registry: Registry, console: Console, moves: int = 10) -> None:
+def show(registry: Registry, console: Console, moves: int = 10, tell: Tell = nobody) -> None:
     """Prints the versions and the last moves; repairs moves that were killed half way."""
     for environment in ENVIRONMENTS:
         try:
-            for line in repair(environment, registry):
+            for line in repair(environment, registry, tell):
                 console.print(f"[yellow]repaired[/] {line}")
         except NotPermitted as error:  # who may only read still sees what there is
             console.print(f"[yellow]not repaired[/] {environment}: {error}")

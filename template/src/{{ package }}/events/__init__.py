@@ -1,0 +1,1 @@
+"""What a webhook is told: moves, refusals, verdicts and trainings, and how it gets there."""
