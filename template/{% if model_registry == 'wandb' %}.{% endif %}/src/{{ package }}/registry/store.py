@@ -43,6 +43,8 @@ from .folder import FolderRegistry
 from .tracking import OFFLINE, log, tracked
 
 CREDENTIALS = ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE")
+ALONE = {"WANDB_MODE": "offline", "WANDB_DIR": "var", "WANDB_DATA_DIR": "var/wandb"}
+"""The environment's variables that keep the registry in the current folder."""
 KIND = "model"
 """The type of the artifacts."""
 TIMEOUT = 30
