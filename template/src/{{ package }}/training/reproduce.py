@@ -42,8 +42,9 @@ class Reproduced:
     """The same bytes for ONNX; for skops, whose files are never the same, the same predictions."""
     bytes: bool
     """Whether the model's file is the same."""
-    largest: float
-    """The largest difference of a prediction, as `bundle.differences` measures it."""
+    largest: float | None
+    """The largest difference of a prediction, as `bundle.differences` measures it; None where other
+    rows were predicted."""
     predictions: int
     """How many were compared: of the examples, and of the rows that judged."""
     differs: list[str]
@@ -52,13 +53,17 @@ class Reproduced:
     @property
     def summary(self) -> str:
         """The same in a line."""
+        why = "; ".join(self.differs)
         if self.same:
             how = "the same bytes" if self.bytes else f"the same {self.predictions:,} predictions"
-            return f"version {self.version} was made again: {how}"
-        how = f"its predictions differ by up to {self.largest:.2g}"
-        if not self.largest:
+            return f"version {self.version} was made again: {how}{why and f', though {why}'}"
+        if self.largest == 0:
             how = f"its file differs, and {self.predictions:,} predictions do not"
-        why = "; ".join(self.differs) or (
+        elif self.largest is None:
+            how = "other rows were predicted"
+        else:
+            how = f"its predictions differ by up to {self.largest:.2g}"
+        why = why or (
             "nothing that is known differs: does project/model.py draw random numbers without its "
             "seed, or was this another processor?"
         )
@@ -93,12 +98,11 @@ def compare(version: str, kept: Path, again: Path) -> Reproduced:
     (model,) = [name for name in old.files if name.startswith("model.")]
     same = old.files[model] == new.files.get(model)
     expected, given = _predictions(kept), _predictions(again)
+    largest = None
     if [part.shape for part in expected] == [part.shape for part in given]:
         classifies = old.classes is not None
         found = [differences(*pair, classifies) for pair in zip(expected, given, strict=True)]
         largest = float(np.concatenate(found).max(initial=0.0))
-    else:
-        largest = float("inf")
     facts = {name: (getattr(old, name), getattr(new, name)) for name in FACTS}
     facts |= {f"train.{name}": (was, new.train.get(name)) for name, was in old.train.items()}
     differs = [
@@ -110,7 +114,7 @@ def compare(version: str, kept: Path, again: Path) -> Reproduced:
         differs.append("its settings are not kept, so those of its commit were taken")
     return Reproduced(
         version,
-        same or (model.endswith(".skops") and not largest),
+        same or (model.endswith(".skops") and largest == 0),
         same,
         largest,
         sum(len(part) for part in expected),
