@@ -18,13 +18,13 @@ from ..settings import PACKAGE
 ATOMIC = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az"}
 """Where a file is there only once all of it was written. Elsewhere it gets its name last."""
 SPARED = 86_400
-"""Seconds for which `older` does not name what was written: a version may be about to need it."""
+"""Seconds for which nothing that was written may go: a version may be about to need it."""
 
 
 def keep(snapshot: Path, url: str) -> None:
     """Puts a snapshot into the store; raises UserError where that fails.
 
-    One that is there already is written again once it is half as old as `older` asks for.
+    One that is there already is written again once half of SPARED has passed.
     """
     with _opened(url) as (files, root):
         target = f"{root}/{snapshot.name}"
