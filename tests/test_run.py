@@ -52,6 +52,9 @@ def lives(made, answers) -> None:
         assert made.report("capacity")["rate"] > 0, said
         doctor(made)
         installed(made)
+    if answers in another_format_or_registry():  # tests/engine has the first's
+        assert "was made again: the same" in made.run("make reproduce VERSION=1")
+        assert "0 snapshots here" in made.run("make prune")
 
     turn(made)
 
@@ -82,6 +85,13 @@ def distinct() -> list[dict[str, str]]:
     first = {answers["problem"]: answers for answers in several}
     first |= {answers.get("model_registry", "mlflow"): answers for answers in several}
     return list(first.values())
+
+
+def another_format_or_registry() -> list[dict[str, str]]:
+    """The first project with another format than the first one, and with another registry."""
+    names = ("serving_format", "model_registry")
+    first = covering()[0]
+    return [next(a for a in covering() if a.get(n) != first.get(n)) for n in names]
 
 
 def doctor(made) -> None:

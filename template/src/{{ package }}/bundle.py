@@ -58,6 +58,7 @@ class Manifest(_Format):
     created: str
     commit: str
     dirty: bool
+    """Whether other files than those in locks/ differed from the commit."""
     data: str
     """Fingerprint of the snapshot it was trained on."""
     trained_until: str | int | None
@@ -73,6 +74,10 @@ class Manifest(_Format):
     """Largest difference between the exported and the trained model on held-out rows and probes."""
     contract: str
     lock: str
+    train: dict[str, Any] = {}
+    """The settings of [train]; empty in a bundle of 0.1.0, as are the next two."""
+    python: str = ""
+    machine: str = ""
     classes: list[Any] | None
     """The labels, in the order of the probabilities; None for a regression."""
     numbers: list[str]

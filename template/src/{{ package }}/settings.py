@@ -72,6 +72,10 @@ class Data(Section):
     """Whether rows served and labelled since then are trained on too."""
     journal_rows: int = Field(100_000, gt=0)
     """How many of those are read, the newest ones; they are held in memory."""
+    store: str = ""
+    """Where each snapshot that a registered version was trained on is kept too: a folder, or an
+    address such as s3://bucket/path, gs://bucket/path or abfs://container/path, for which
+    pyproject.toml needs s3fs, gcsfs or adlfs. Empty keeps them in data/snapshots/ alone."""
 
 
 class Train(Section):

@@ -48,7 +48,10 @@ def train(
 
     settings = load()
     with step("load and validate"):
-        stored = snapshots.find(snapshot) if snapshot else snapshots.snapshot(settings)
+        if snapshot:
+            stored = snapshots.find(snapshot, settings.data.store)
+        else:
+            stored = snapshots.snapshot(settings)
     registry = connect(settings)
     trained = train(settings, registry, stored)
     with step("promote to test"):
@@ -75,6 +78,47 @@ def write_examples(bundle: Any) -> None:
     rows = [example["features"] for example in bundle.examples]
     write_report("example", {"features": rows[0]})
     pd.DataFrame(rows).to_csv(REPORTS / "example.csv", index=False)
+
+
+@app.command()
+def reproduce(version: str) -> None:
+    """Make a version again from its commit, lock, snapshot and settings, and compare."""
+    from ..registry.store import connect
+    from ..training.reproduce import reproduce
+
+    settings = load()
+    found = reproduce(version, settings, connect(settings))
+    write_report("reproduce", found)
+    if not found.same:
+        raise UserError(found.summary)
+    console.print(found.summary)
+
+
+@app.command()
+def prune(
+    yes: Annotated[str, typer.Option(help="1 deletes those here; store, the store's too")] = "",
+) -> None:
+    """List the snapshots that no registered version was trained on, and delete them if asked to."""
+    from ..registry.store import connect
+    from ..training import retention
+
+    if yes not in ("", "1", "store"):
+        raise UserError(f"YES={yes}: say YES=1, or YES=store to delete in the store, too")
+    settings = load()
+    registry = connect(settings)
+    found = retention.unneeded(settings, registry)
+    if yes:
+        retention.delete(found, settings.data.store if yes == "store" else "")
+    write_report("prune", {**asdict(found), "deleted": yes})
+    for where, digests in asdict(found).items():
+        done = "deleted" if yes == "store" or (yes and where == "here") else "not needed"
+        for digest in digests:
+            console.print(f"{done} {where}: {digest}", soft_wrap=True)
+    console.print(
+        f"{len(found.here)} snapshots here and {len(found.stored)} in the store are of no version "
+        f"of {registry.name} in {registry.address}, and older than a day",
+        soft_wrap=True,
+    )
 
 
 @app.command()

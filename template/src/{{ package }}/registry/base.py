@@ -1,4 +1,7 @@
-"""What a registry is to the rest of the package: this, and `connect` of store.py, is all.
+"""What a registry is to the rest of the package: this, and store.py's `connect`, is almost all.
+
+Of store.py there are beside it `credentials`, for `make doctor`, and `ALONE`, the environment's
+variables that keep a registry in the current folder, for `make reproduce`.
 
 Versions of one registered model; which of them each environment holds, by an alias; notes on them;
 and every move, for ever. It asks for the least that the registries known have in common: there is

@@ -1,8 +1,9 @@
-"""Where a model comes from: the commit, the lock, the packages."""
+"""Where a model comes from: the commit, the lock, the packages, the machine."""
 
 import getpass
 import importlib.metadata
 import os
+import platform
 import re
 import subprocess
 import sys
@@ -19,7 +20,10 @@ PROJECT = Path("pyproject.toml")
 
 
 def git() -> tuple[str, bool]:
-    """The commit, or "none" where there is no repository, and whether files differ from it."""
+    """The commit, or "none" where there is no repository, and whether files differ from it.
+
+    Those in locks/ do not count: a manifest keeps their digest.
+    """
 
     def ask(*arguments: str) -> str:
         return subprocess.run(
@@ -27,7 +31,7 @@ def git() -> tuple[str, bool]:
         ).stdout.strip()
 
     try:
-        return ask("rev-parse", "HEAD"), bool(ask("status", "--porcelain"))
+        return ask("rev-parse", "HEAD"), bool(ask("status", "--porcelain", "--", ":/", ":!locks"))
     except (OSError, subprocess.CalledProcessError):
         return "none", False
 
@@ -40,9 +44,14 @@ def user() -> str:
         return f"uid {os.getuid()}"
 
 
-def lock() -> str:
+def lock(path: Path = LOCK) -> str:
     """Digest of the locked environment, or "none"."""
-    return sha256(LOCK)[:12] if LOCK.exists() else "none"
+    return sha256(path)[:12] if path.exists() else "none"
+
+
+def machine() -> str:
+    """The kind of machine, such as "Linux x86_64"."""
+    return f"{platform.system()} {platform.machine()}"
 
 
 def requirements() -> list[str]:

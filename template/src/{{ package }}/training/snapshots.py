@@ -26,6 +26,7 @@ from ..project.target import TARGET, target
 from ..serving.journal.store import Record, opened
 from ..settings import Settings
 from ..sources import plain
+from . import store as stored
 
 SNAPSHOTS = Path("data/snapshots")
 CHUNK = 10_000
@@ -402,11 +403,25 @@ def store(frame: pd.DataFrame, source: str, counts: dict[str, int] | None = None
     return Snapshot(path, fingerprint, source, counts or {})
 
 
-def find(fingerprint: str) -> Snapshot:
-    """An earlier snapshot by its fingerprint, or the beginning of it; raises UserError."""
-    found = sorted(SNAPSHOTS.glob(f"{fingerprint}*.parquet"))
+def find(fingerprint: str, url: str = "") -> Snapshot:
+    """An earlier snapshot by its fingerprint, or the beginning of it, with what its name promises.
+
+    One that is not here is fetched from the store at `url`, if there is one. Raises UserError.
+    """
+    found = {path.stem for path in SNAPSHOTS.glob(f"{fingerprint}*.parquet")}
+    if fetched := not found and bool(url):
+        found = {digest for digest in stored.digests(url) if digest.startswith(fingerprint)}
     if len(found) != 1:
+        where = f"{SNAPSHOTS} and {shown(url)}" if url else f"{SNAPSHOTS} (no [data] store is set)"
         raise UserError(
-            f"{fingerprint}: names {len(found) or 'no'} snapshots in {SNAPSHOTS}; run `make data`"
+            f"{fingerprint}: names {len(found) or 'no'} snapshots in {where}; `make data` makes "
+            "one of the data as it is now"
         )
-    return Snapshot(found[0], found[0].stem, str(found[0]))
+    (digest,) = found
+    path = SNAPSHOTS / f"{digest}.parquet"
+    if fetched:
+        stored.fetch(digest, url, path)
+        say(f"fetched snapshot {digest[:12]} from {shown(url)}")
+    elif not sha256(path).startswith(digest):
+        raise UserError(f"{path}: was changed or cut short: its digest is another; delete it")
+    return Snapshot(path, digest, str(path))

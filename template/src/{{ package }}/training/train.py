@@ -5,9 +5,11 @@ call. A run that is killed leaves no version behind, and the next one starts afr
 """
 
 import inspect
+import os
+import platform
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,10 +27,10 @@ from ..monitoring import concept, drift
 from ..project.features import TIME
 from ..registry.base import Registry, Training
 from ..settings import Settings
-from . import order, snapshots
+from . import order, snapshots, store
 from .export import export
 from .fitting import Fitted, Judged, judge
-from .provenance import git, lock, requirements
+from .provenance import git, lock, machine, requirements
 
 RUNS = Path("var/runs")
 
@@ -54,9 +56,12 @@ def train(
     """Trains on a snapshot and registers the version; returns what was made.
 
     The best procedure is found on the newest rows and then run on all of them; `judged` says which
-    it is where that is known already. Raises UserError when the data cannot be trained on, when
-    the model of all rows is worse than the models that judged it, or cannot be exported.
+    it is where that is known already. The snapshot is in the store, where there is one, before the
+    version is registered. Raises UserError when the data cannot be trained on or stored, when the
+    model of all rows is worse than the models that judged it, or cannot be exported.
     """
+    if settings.data.store:
+        store.check(settings.data.store)
     if judged is None:
         with step("judge"):
             judged = judge(snapshot.read(), settings.train)
@@ -98,6 +103,10 @@ def train(
                 snapshot.source,
                 requirements(),
             )
+            with suppress(PermissionError):  # another account's
+                os.utime(snapshot.path)  # as new as the version that needs it, see retention.py
+            if settings.data.store:
+                store.keep(snapshot.path, settings.data.store)
             version = registry.register(run, made)
     return Trained(version, bundle.digest, run, rows, metrics)
 
@@ -155,6 +164,9 @@ def _manifest(
         parity=float("inf"),
         contract=contract.digest(),
         lock=lock(),
+        train=settings.train.model_dump(mode="json"),
+        python=platform.python_version(),
+        machine=machine(),
         classes=fitted.classes,
         numbers=fitted.numbers,
         categories=fitted.categories,

@@ -46,7 +46,10 @@ def export(model: Any, numbers: int, categories: int, path: Path) -> None:
                 "the locale en_US.UTF-8, and images have none); set lowercase=False in the "
                 f"vectorizer of project/model.py{ELSE}"
             )
-        path.write_bytes(onnx.SerializeToString())
+        imports = sorted(onnx.opset_import, key=lambda operators: operators.domain)
+        del onnx.opset_import[:]  # they came from a set, whose order another process does not have
+        onnx.opset_import.extend(imports)
+        path.write_bytes(onnx.SerializeToString(deterministic=True))
         load(path)
     except UserError:
         raise

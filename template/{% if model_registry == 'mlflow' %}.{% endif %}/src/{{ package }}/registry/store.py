@@ -54,6 +54,8 @@ LOCATIONS = {
 }
 """Where MLflow's database says where artifacts are."""
 CREDENTIALS = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
+ALONE = {"MLFLOW_TRACKING_URI": "", "MLFLOW_REGISTRY_URI": ""}
+"""The environment's variables that keep the registry in the current folder."""
 
 
 def connect(settings: Settings) -> Registry:

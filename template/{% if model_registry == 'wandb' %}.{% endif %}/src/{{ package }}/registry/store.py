@@ -48,6 +48,8 @@ for _name in [name for name in os.environ if name.startswith("WANDB_")]:
         del os.environ[_name]
 
 CREDENTIALS = ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE")
+ALONE = {"WANDB_MODE": "offline", "WANDB_DIR": "var", "WANDB_DATA_DIR": "var/wandb"}
+"""The environment's variables that keep the registry in the current folder."""
 KIND = "model"
 """The type of the artifacts."""
 TIMEOUT = 30

@@ -1,0 +1,244 @@
+"""Makes a version again from what the registry knows of it, and compares the two.
+
+It is trained in a worktree of its commit, with its lock, its snapshot and its settings, and with a
+registry of the worktree's own. Nothing of that outlives the comparison.
+"""
+
+import fcntl
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..bundle import Manifest, differences, digest_of, intact
+from ..console import step
+from ..errors import BundleError, UserError
+from ..evaluation.unseen import JUDGED
+from ..registry.base import Registry, require
+from ..registry.store import ALONE
+from ..settings import PACKAGE, VERSIONS, Settings
+from . import snapshots
+from .provenance import LOCK, lock
+
+WORKTREES = Path("var/reproduce")
+FACTS = ("data", "lock", "python", "machine")
+"""What a manifest keeps beside its settings of that by which a model may come out otherwise."""
+
+
+@dataclass(frozen=True)
+class Reproduced:
+    """A version, and the same made again."""
+
+    version: str
+    same: bool
+    """The same bytes for ONNX; for skops, whose files are never the same, the same predictions."""
+    bytes: bool
+    """Whether the model's file is the same."""
+    largest: float | None
+    """The largest difference of a prediction, as `bundle.differences` measures it; None where other
+    rows were predicted."""
+    predictions: int
+    """How many were compared: of the examples, and of the rows that judged."""
+    differs: list[str]
+    """What is known to differ of that by which it was made, each in a few words."""
+
+    @property
+    def summary(self) -> str:
+        """The same in a line."""
+        why = "; ".join(self.differs)
+        if self.same:
+            how = "the same bytes" if self.bytes else f"the same {self.predictions:,} predictions"
+            return f"version {self.version} was made again: {how}{why and f', though {why}'}"
+        if self.largest == 0:
+            how = f"its file differs, and {self.predictions:,} predictions do not"
+        elif self.largest is None:
+            how = "other rows were predicted"
+        else:
+            how = f"its predictions differ by up to {self.largest:.2g}"
+        why = why or (
+            "nothing that is known differs: does project/model.py draw random numbers without its "
+            "seed, or was this another processor?"
+        )
+        return f"version {self.version} is not the same when it is made again: {how}; {why}"
+
+
+def reproduce(version: str, settings: Settings, registry: Registry) -> Reproduced:
+    """Trains a version again and compares; raises UserError where what it needs is not there."""
+    if not version:
+        raise UserError("say which version: make reproduce VERSION=1")
+    require(version, registry)
+    kept = registry.pull(version, VERSIONS)
+    if not intact(kept, digest_of(kept)):
+        raise BundleError(f"{kept}: is not the bundle that was registered; refused")
+    made = _manifest(kept)
+    _require_commit(version, made)
+    snapshot = snapshots.find(made.data, settings.data.store)
+    with _worktree(made.commit) as folder:
+        python = _environment(folder, made)
+        with step(f"train version {version} again"):
+            again = _train(folder, python, made, snapshot)
+        return compare(version, kept, again)
+
+
+def compare(version: str, kept: Path, again: Path) -> Reproduced:
+    """Compares the bundle of a version with the one that was made again.
+
+    It runs no code of either: a bundle holds the predictions of its examples, and those of the
+    rows that judged it.
+    """
+    old, new = _manifest(kept), _manifest(again)
+    (model,) = [name for name in old.files if name.startswith("model.")]
+    same = old.files[model] == new.files.get(model)
+    expected, given = _predictions(kept), _predictions(again)
+    largest = None
+    if [part.shape for part in expected] == [part.shape for part in given]:
+        classifies = old.classes is not None
+        found = [differences(*pair, classifies) for pair in zip(expected, given, strict=True)]
+        largest = float(np.concatenate(found).max(initial=0.0))
+    facts = {name: (getattr(old, name), getattr(new, name)) for name in FACTS}
+    facts |= {f"train.{name}": (was, new.train.get(name)) for name, was in old.train.items()}
+    differs = [
+        f"{name}: {was} then, {now} now"
+        for name, (was, now) in facts.items()
+        if was not in ("", now)
+    ]
+    if not old.train:
+        differs.append("its settings are not kept, so those of its commit were taken")
+    return Reproduced(
+        version,
+        same or (model.endswith(".skops") and largest == 0),
+        same,
+        largest,
+        sum(len(part) for part in expected),
+        differs,
+    )
+
+
+def _manifest(path: Path) -> Manifest:
+    return Manifest.model_validate_json((path / "manifest.json").read_bytes())
+
+
+def _predictions(path: Path) -> list[np.ndarray]:
+    """Those of the examples, by the model; those that judged, by models of the rows before."""
+    examples = json.loads((path / "examples.json").read_text())
+    found = [np.array([example["expected"] for example in examples], dtype=np.float64)]
+    if (path / JUDGED).exists():
+        with np.load(path / JUDGED) as judged:
+            found.append(judged["scores"])
+    return found
+
+
+def _require_commit(version: str, made: Manifest) -> None:
+    """Raises UserError where the code that made a version is not to be had."""
+    if made.commit == "none":
+        raise UserError(
+            f"version {version} names no commit: it was trained outside of a git repository, so "
+            "its code is not known; train a new version in one"
+        )
+    if made.dirty:
+        raise UserError(
+            f"version {version} was trained with changes that are in no commit (on "
+            f"{made.commit[:8]}), so its code is not known; commit, then train a new version"
+        )
+    if _git("cat-file", "-e", f"{made.commit}^{{commit}}").returncode:
+        raise UserError(
+            f"commit {made.commit[:12]} of version {version} is not here: run `git fetch` (in a "
+            "shallow clone with --unshallow); if nobody pushed it, push it from where it is"
+        )
+
+
+@contextmanager
+def _worktree(commit: str) -> Iterator[Path]:
+    """The project in a clean worktree of a commit; it goes in the end, whatever happens.
+
+    One at a time: what a killed one left goes first.
+    """
+    WORKTREES.mkdir(parents=True, exist_ok=True)
+    folder = os.open(WORKTREES, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)  # a kill frees it
+        for left in WORKTREES.iterdir():
+            _discard(left)
+        root = WORKTREES / commit[:12]
+        try:
+            made = _git("worktree", "add", "--force", "--detach", str(root), commit)
+            if made.returncode:
+                raise UserError(f"git worktree add {root}: {_last(made.stderr)}")
+            yield (root / _git("rev-parse", "--show-prefix").stdout.strip()).absolute()
+        finally:
+            _discard(root)
+    except BlockingIOError:
+        raise UserError(f"{WORKTREES}: `make reproduce` runs here already; wait for it") from None
+    finally:
+        os.close(folder)
+
+
+def _discard(root: Path) -> None:
+    _git("worktree", "remove", "--force", str(root))
+    shutil.rmtree(root, ignore_errors=True)  # what git does not call a worktree
+
+
+def _environment(folder: Path, made: Manifest) -> str:
+    """The Python to train with: of this environment if it is that of the version's lock, else of
+    one that the worktree makes, if its commit has that lock, else of this one all the same."""
+    python = platform.python_version_tuple()[:2]
+    here = lock() == made.lock and tuple((made.python or "").split(".")[:2]) in (python, ("",))
+    if not here and lock(folder / LOCK) == made.lock:
+        with step("make setup"):
+            _run("setup", ["make", "setup"], folder, made)
+        return str(folder / ".venv" / "bin" / "python")
+    if LOCK.exists():  # so that what is made says what made it
+        (folder / LOCK).parent.mkdir(exist_ok=True)
+        shutil.copyfile(LOCK, folder / LOCK)
+    return sys.executable
+
+
+def _train(folder: Path, python: str, made: Manifest, snapshot: snapshots.Snapshot) -> Path:
+    """Trains in the worktree, by its own code; returns the bundle, which goes with it."""
+    there = folder / snapshot.path
+    there.parent.mkdir(parents=True, exist_ok=True)
+    there.symlink_to(snapshot.path.absolute())
+    command = [python, "-m", PACKAGE, "train", "--snapshot", snapshot.fingerprint]
+    _run("training", command, folder, made)
+    trained = json.loads((folder / "reports" / "train.json").read_text())
+    return folder / VERSIONS / trained["version"]
+
+
+def _variables(folder: Path, made: Manifest) -> dict[str, str]:
+    """The environment's variables, with the version's settings instead of those of now, and with a
+    registry and a store of nobody else's."""
+    hidden = ("TRAIN_", "DATA_", "MAKE", "MFLAGS", "VIRTUAL_ENV")
+    found = {name: value for name, value in os.environ.items() if not name.startswith(hidden)}
+    for name, value in made.train.items():
+        if value is not None:
+            found[f"TRAIN_{name.upper()}"] = value if isinstance(value, str) else json.dumps(value)
+    path = os.pathsep.join(filter(None, [str(folder / "src"), os.environ.get("PYTHONPATH")]))
+    return {**found, **ALONE, "DATA_STORE": "", "PYTHONPATH": path}
+
+
+def _run(what: str, command: list[str], folder: Path, made: Manifest) -> None:
+    """Runs a command in the worktree; raises UserError with what it said last if it fails."""
+    given = _variables(folder, made)
+    done = subprocess.run(
+        command, cwd=folder, env=given, check=False, capture_output=True, text=True
+    )
+    if done.returncode:
+        said = _last(done.stderr or done.stdout).removeprefix("error: ")
+        raise UserError(f"the {what} at commit {made.commit[:12]} failed: {said}")
+
+
+def _git(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["git", *arguments], check=False, capture_output=True, text=True)
+
+
+def _last(said: str) -> str:
+    """The last line that says something."""
+    return next(filter(None, reversed(said.splitlines())), "it said nothing")
