@@ -111,7 +111,7 @@ def test_a_person_starts_production(project):
 def test_a_merge_request_sees_no_secret(project):
     """Each job of a merge request forgets them first, even if somebody did not protect them."""
     head = (project / ".gitlab-ci.yml").read_text()
-    told = r"\b(?:(?:MLFLOW_TRACKING|WANDB|EVENTS)_[A-Z_]+|JOURNAL_URL|[A-Z]+_TOKEN)\b"
+    told = r"\b(?:(?:MLFLOW_TRACKING|WANDB|EVENTS)_[A-Z_]+|JOURNAL_URL|DATA_STORE|[A-Z]+_TOKEN)\b"
     named = set(re.findall(told, head))
     registry = facts(project)
     assert named >= {registry["switch"], *registry["secrets"], "JOURNAL_URL", "UPDATE_TOKEN"}

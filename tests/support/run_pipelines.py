@@ -18,7 +18,7 @@ from harness import commit, copy, git
 from read_pipelines import AZURE, BIN, Tools, expression, steps_of, variables_of
 from running_project import missing
 
-VARIABLES = {"MLFLOW_TRACKING_URI", "WANDB_ENTITY", "DATA_URI"}
+VARIABLES = {"MLFLOW_TRACKING_URI", "WANDB_ENTITY", "DATA_URI", "DATA_STORE"}
 """Of what a project is told, these are no secrets."""
 ACTION = "name: stand-in\nruns: {using: composite, steps: [{shell: bash, run: 'true'}]}\n"
 USED = re.compile(r"uses: ([\w.-]+/[\w.-]+@[0-9a-f]{40})")

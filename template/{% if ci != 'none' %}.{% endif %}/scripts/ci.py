@@ -23,6 +23,7 @@ VARIABLES = {
     registry.SWITCH: "without it nothing is registered, watched or promoted",
     **registry.VARIABLES,
     "DATA_URI": "where the data is, if not in the repository",
+    "DATA_STORE": "where snapshots are kept",
     "RUNNER": "your own runners",
 }
 SECRETS = {
