@@ -39,13 +39,17 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
                 terminalreporter.write_line(text)
 
 
+TREES = 20
+"""Of the project's forest, in these tests: fitting it is most of what they take."""
+
+
 @pytest.fixture(scope="session", autouse=True)
 def small_forest() -> Iterator[None]:
-    """The project's forest with a fifth of its trees: fitting it is most of what tests take."""
+    """The project's forest has TREES in this process."""
     (name,) = [name for name in vars(model) if name.startswith("RandomForest")]
     forest = getattr(model, name)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(model, name, lambda **how: forest(**how | {"n_estimators": 20}))
+        patch.setattr(model, name, lambda **how: forest(**how | {"n_estimators": TREES}))
         yield
 
 

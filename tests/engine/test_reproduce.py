@@ -22,6 +22,7 @@ from flight_delays.training import reproduce as again
 from flight_delays.training.reproduce import compare, reproduce
 
 from ..helpers import copied, inside
+from .conftest import TREES
 
 PACKAGE = Path(str(settings.__file__)).parent
 IGNORED = "/data/snapshots/\n/reports/\n/var/\n__pycache__/\n"
@@ -49,6 +50,8 @@ def first(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     with copied(home, tmp_path_factory.mktemp("first")) as folder:
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(PACKAGE, folder / "src" / PACKAGE.name, ignore=ignored)
+        model = folder / "src" / PACKAGE.name / "project" / "model.py"
+        model.write_text(model.read_text().replace("n_estimators=100", f"n_estimators={TREES}"))
         Path(".gitignore").write_text(IGNORED)
         git("init", "--quiet", "--initial-branch", "main")
         commit()
