@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import time
+import uuid
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,13 @@ from typing import Any
 import pytest
 import wandb
 
+from flight_delays import bundle as bundles
 from flight_delays import errors, settings
-from flight_delays.registry import store
+from flight_delays.registry import history, store
 from flight_delays.registry.base import Registry
 from flight_delays.registry.folder import FolderRegistry
 
+from ..helpers import copied
 from .servers import SOURCE
 from .test_port import (  # noqa: F401
     known,
@@ -28,6 +31,13 @@ from .test_port import (  # noqa: F401
     registered,
     three,
 )
+
+ACCOUNT = {
+    name: os.environ[name]
+    for name in ("WANDB_API_KEY", "WANDB_BASE_URL", "WANDB_ENTITY", "WANDB_ORGANIZATION")
+    if name in os.environ
+}
+"""Of whoever runs the tests; they themselves have a stand-in's."""
 
 
 def test_what_is_written_is_waited_for(port: Any, known: Registry, made: Any) -> None:
@@ -97,6 +107,30 @@ def test_an_empty_variable_is_none(tmp_path: Path) -> None:
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.stdout == "WANDB_API_KEY\n", done.stderr
+
+
+@pytest.mark.skipif("WANDB_API_KEY" not in ACCOUNT, reason="WANDB_API_KEY names no account")
+def test_a_real_server_does_as_the_stand_in(
+    home: Path, made: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it makes stays there, under a new name: a collection, and two projects of runs."""
+    wandb.teardown()
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    with copied(home, tmp_path):
+        for name, value in {**ACCOUNT, "MODEL_NAME": f"ciclo-{uuid.uuid4().hex[:8]}"}.items():
+            monkeypatch.setenv(name, value)
+        known = store.connect(settings.load())
+        first, second = (registered(known, made) for _ in range(2))
+        assert known.numbers() == [second, first]
+        promoted(known, "staging", first, second)
+        known.tag(second, "load", "a note")
+        other = store.connect(settings.load())
+        assert (other.alias("staging"), other.note(second, "load")) == (second, "a note")
+        assert bundles.load(other.pull(second, tmp_path / "to")).manifest.run
+        assert history.rollback("staging", other).to == first
+        assert known.alias("staging") == first
+        assert [m.to for m in known.moves("staging")] == [first, second, first]
+    wandb.teardown()
 
 
 def test_offline_nothing_is_sent(port: Any, made: Any, monkeypatch: pytest.MonkeyPatch) -> None:
