@@ -9,6 +9,10 @@ from ..training.provenance import git, user
 from .base import Move, Registry
 
 
+class Overtaken(UserError):
+    """Somebody else's move at the same time is the one that counts."""
+
+
 def rollback(environment: str, registry: Registry, by: str = "") -> Move:
     """Goes back to the version before, again and again; raises UserError at the first one."""
     repair(environment, registry)
@@ -39,14 +43,14 @@ def rolled_back(moves: list[Move]) -> set[str]:
 def make(move: Move, registry: Registry) -> Move:
     """Makes a move; a kill at any point leaves what `repair` finishes or drops.
 
-    Raises UserError when somebody else's move at the same time is the one that counts.
+    Raises Overtaken when somebody else's move at the same time is the one that counts.
     """
     registry.intend(move)
     registry.set_alias(move.environment, move.to)
     registry.close(move)
     last = _settle(move.environment, registry)
     if last and last.to != move.to:
-        raise UserError(
+        raise Overtaken(
             f"{move.environment}: the {move.kind} to version {move.to} was overtaken by {last.by}, "
             f"whose {last.kind} to version {last.to} counts; see `make status`"
         )
