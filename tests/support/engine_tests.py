@@ -30,7 +30,7 @@ def marks(problem: str, serving_format: str) -> str:
 
 
 PORT = {
-    "mlflow": ["port_mlflow.py"],
+    "mlflow": ["port_mlflow.py", "port_team.py", "test_team.py", "team.py"],
     "wandb": ["port_wandb.py", "test_wandb.py", "wandb_server.py"],
 }
 """What the port's test needs of each registry, and no other test does."""
