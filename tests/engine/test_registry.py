@@ -172,6 +172,22 @@ def test_it_says_which_credentials_are_set(
         assert registry.credentials() == ", ".join(given)
 
 
+def test_what_two_write_at_once_is_written(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    known = registry.MlflowRegistry(settings.load())
+    for name in ("set_registered_model_alias", "set_model_version_tag"):
+        real, faster = getattr(known.client, name), [MlflowException("UNIQUE", BAD_REQUEST)]
+
+        def call(*given: Any, real: Any = real, faster: Any = faster) -> None:
+            if faster:
+                raise faster.pop()
+            real(*given)
+
+        monkeypatch.setattr(known.client, name, call)
+    known.set_alias("staging", "1")
+    known.tag("1", "load", "text")
+    assert (known.alias("staging"), known.note("1", "load")) == ("1", "text")
+
+
 def test_data_that_two_trainings_log_at_once(
     trained: Path, bundle_dir: Path, sample: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:

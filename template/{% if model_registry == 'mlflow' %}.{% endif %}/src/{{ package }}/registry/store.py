@@ -115,6 +115,19 @@ def _status(error: Exception) -> int:
     return int(found["status"] or found["http"]) if found else 0
 
 
+def insist(call: Callable[..., object], *given: object) -> None:
+    """Calls again what fails because somebody else wrote the same row at the same moment.
+
+    MLflow inserts what it did not find, and the database refuses the second one.
+    """
+    try:
+        call(*given)
+    except MlflowException as error:
+        if error.error_code != "BAD_REQUEST":
+            raise
+        call(*given)
+
+
 def all_pages(search: Callable[[str | None], PagedList[Any]]) -> list[Any]:
     """All pages of a search, given how to get the one at a token."""
     found: list[Any] = []
@@ -259,12 +272,12 @@ class MlflowRegistry:
                     f"{model}: keeps no version {version}, which its last move names; was that "
                     f"move made by a promotion? If not, delete its run in {model}-moves"
                 )
-            self.client.set_registered_model_alias(model, environment, number)
+            insist(self.client.set_registered_model_alias, model, environment, number)
 
     def tag(self, version: str, key: str, value: str, environment: str = "test") -> None:
         """Writes a note on a version, where an environment keeps it."""
         with mlflow_errors():
-            self.client.set_model_version_tag(*self._kept(environment, version), key, value)
+            insist(self.client.set_model_version_tag, *self._kept(environment, version), key, value)
 
     def note(self, version: str, key: str, environment: str = "test") -> str:
         """What `tag` wrote on a version; empty if nothing."""
@@ -324,7 +337,7 @@ class MlflowRegistry:
         clocks say of those who made them."""
         if place(move, self.moves(move.environment)):
             with mlflow_errors():
-                self.client.set_tag(move.id, "closed", repr(move.at))
+                insist(self.client.set_tag, move.id, "closed", repr(move.at))
                 self.client.set_terminated(move.id)
 
     def abandon(self, move: Move) -> None:
@@ -415,12 +428,7 @@ class MlflowRegistry:
             )
             entity = data._to_mlflow_entity()
         inputs = [DatasetInput(entity, [InputTag("mlflow.data.context", "training")])]
-        try:
-            self.client.log_inputs(run, inputs)
-        except MlflowException as error:  # another training wrote the same data down just now
-            if error.error_code != "BAD_REQUEST":
-                raise
-            self.client.log_inputs(run, inputs)
+        insist(self.client.log_inputs, run, inputs)
 
     def _log_model(self, run: str, training: Training) -> str:
         from mlflow.models import ModelSignature, infer_signature
