@@ -23,6 +23,8 @@ from ..helpers import wait_for
 from .servers import SOURCE, free_port
 
 PYTHON, POSTGRES = os.environ.get("TEST_MLFLOW", ""), os.environ.get("TEST_JOURNAL_URL", "")
+SIGNED = "AWS4-HMAC-SHA256 Credential=a/20300101/us-east-1/s3/aws4_request, Signature=0"
+"""Somebody's request; this store does not compare the signature."""
 ADMIN, PASSWORD = "admin", "a-password-of-a-test"
 
 
@@ -116,16 +118,18 @@ class Team:
     @contextmanager
     def damaged(self, folder: str, name: str) -> Iterator[None]:
         """An artifact lacks its end: the one in a folder whose name begins so."""
-        bucket = f"http://127.0.0.1:{self.store_port}/bucket"
-        listed = requests.get(bucket, {"prefix": f"artifacts/{folder}/"}, timeout=30).content
-        keys = [e.text or "" for e in ElementTree.fromstring(listed).iter("{*}Key")]
+        bucket, store = f"http://127.0.0.1:{self.store_port}/bucket", requests.Session()
+        store.headers["Authorization"] = SIGNED
+        listed = store.get(bucket, params={"prefix": f"artifacts/{folder}/"}, timeout=30).content
+        keys = [e.text or "" for e in ElementTree.fromstring(listed).findall(".//{*}Key")]
         (key,) = [key for key in keys if key.rpartition("/")[2].startswith(name)]
-        whole = requests.get(f"{bucket}/{key}", timeout=30).content
-        requests.put(f"{bucket}/{key}", whole[:-1], timeout=30).raise_for_status()
+        whole = store.get(f"{bucket}/{key}", timeout=30)
+        whole.raise_for_status()
+        store.put(f"{bucket}/{key}", whole.content[:-1], timeout=30).raise_for_status()
         try:
             yield
         finally:
-            requests.put(f"{bucket}/{key}", whole, timeout=30).raise_for_status()
+            store.put(f"{bucket}/{key}", whole.content, timeout=30).raise_for_status()
 
     def _ask(self, path: str, **body: str) -> Any:
         url, login = f"{self.address}/api/{path}", (ADMIN, PASSWORD)
