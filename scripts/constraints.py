@@ -58,7 +58,7 @@ def main() -> None:
             continue
         home = TEMPLATE / f"{{% if model_registry == '{registry}' %}}.{{% endif %}}"
         what = "What the registry's own server was tested with; it runs apart."
-        resolve({facts["server"]}, what, home / f"constraints.{registry}.txt")
+        resolve({facts["server"], *facts["beside"]}, what, home / f"constraints.{registry}.txt")
 
 
 if __name__ == "__main__":

@@ -4,16 +4,19 @@ Once for each problem and format where it depends on them, as its marks say; one
 of the first project, holds what all of them need.
 """
 
+import os
 from itertools import product
 
 import pytest
+import yaml
 from engine_tests import FORMATS, PROBLEMS, marks, run, with_tests
 from harness import ROOT
-from running_project import Project, project
-from variants import choices
+from running_project import Project, missing, project
+from variants import QUESTIONS, choices
 
 COVERED = 88
 """Percent of the package's lines that the first project's run must reach; 91 were seen."""
+STORE = "moto[s3,server]==5.2.5"
 MINUTES = {"": 9, "problem or format": 7, "problem and format": 1}
 pytestmark = pytest.mark.xdist_group("engine")  # the environment is made once
 
@@ -60,6 +63,39 @@ def test_its_tests_are_typed_and_clean(engine):
     passes(run(made.folder, python, "mypy", "--implicit-reexport", "src", "tests", demo))
     passes(run(made.folder, python, "ruff", "check"))
     passes(run(made.folder, python, "ruff", "format", "--check"))
+
+
+@pytest.fixture
+def teams_server(engine, monkeypatch) -> None:
+    """Tells the tests of a Python that has what MLflow's image has, and a store that speaks S3."""
+    if not os.environ.get("TEST_JOURNAL_URL"):
+        missing("TEST_JOURNAL_URL names no PostgreSQL (pg_virtualenv gives one)")
+    facts = yaml.safe_load(QUESTIONS["model_registry_facts"]["default"])["mlflow"]
+    packages = " ".join(f"'{name}'" for name in [facts["server"], *facts["beside"], STORE])
+    home = engine.folder.parent / "server"
+    if not home.exists():
+        engine.run(
+            f"uv venv --quiet --python 3.13 {home} && uv pip install --quiet --python {home} "
+            f"--constraint constraints.mlflow.txt {packages}"
+        )
+    monkeypatch.setenv("TEST_MLFLOW", str(home / "bin" / "python"))
+
+
+@pytest.mark.heavy(1.5)
+@pytest.mark.usefixtures("teams_server")
+def test_a_teams_mlflow(engine):
+    made = inner(engine, PROBLEMS[0], FORMATS[0])
+    python = engine.folder / ".venv/bin/python"
+    passes(run(made.folder, python, "pytest", "tests/engine/test_team.py"))
+
+
+@pytest.mark.full
+@pytest.mark.heavy(3)
+@pytest.mark.usefixtures("teams_server")
+def test_a_teams_mlflow_passes_the_ports_test(engine):
+    made = inner(engine, PROBLEMS[0], FORMATS[0])
+    python = engine.folder / ".venv/bin/python"
+    passes(run(made.folder, python, "pytest", "tests/engine/test_port.py"))
 
 
 @pytest.mark.heavy(2)

@@ -298,8 +298,14 @@ def test_compose_goes_from_nothing_round_the_cycle(engine, disk):
         assert made.ask("GET", "/healthz") == {"status": "live"}
         with pytest.raises(urllib.error.HTTPError, match="503"):
             made.ask("GET", "/readyz")
+        registry = f"http://127.0.0.1:{ports['MLFLOW']}"
+        with pytest.raises(urllib.error.HTTPError, match="401"):  # nobody is let in without a login
+            urllib.request.urlopen(f"{registry}/api/2.0/mlflow/experiments/get?experiment_id=0")
+        made.environment["MLFLOW_TRACKING_URI"] = registry
+        assert "MLFLOW_TRACKING_USERNAME" in made.run("make doctor", fails=True)
         made.environment |= {
-            "MLFLOW_TRACKING_URI": f"http://127.0.0.1:{ports['MLFLOW']}",
+            "MLFLOW_TRACKING_USERNAME": "admin",
+            "MLFLOW_TRACKING_PASSWORD": "only-on-my-machine",
             "JOURNAL_URL": f"postgresql+psycopg://journal:only-on-my-machine@127.0.0.1:{ports['POSTGRES']}/journal",
         }
         made.run("make train")

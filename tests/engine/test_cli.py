@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from flight_delays import cycle
-from flight_delays.cli import common, lifecycle, serving
+from flight_delays.cli import common, doctor, lifecycle, serving
 from flight_delays.errors import UserError
 
 
@@ -68,3 +68,14 @@ def test_what_a_turn_of_the_cycle_did_is_said_first(
         "trained version 2, now in test",
         "the monitor says unknown: production holds no version",
     ]
+
+
+def test_what_env_lacks_is_named(trained: Path) -> None:
+    with pytest.raises(UserError, match="make up"):
+        doctor._compose()
+    Path(".env.example").write_text("# For compose\nONE=1\n#MAYBE=2\n\nTWO=2\nTHREE=3\n")
+    Path(".env").write_text("#TWO=2\nONE=other\n")
+    with pytest.raises(UserError, match=r"lacks TWO, THREE; copy them from \.env\.example"):
+        doctor._compose()
+    Path(".env").write_text("ONE=1\nTWO=\nTHREE=3\n")
+    assert "sets all" in doctor._compose()

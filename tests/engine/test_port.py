@@ -1,11 +1,13 @@
 """What every registry does alike: the promises of base.py, whichever answers `model_registry`.
 
 Only `connect` and the Protocol are used; what people, accidents and servers do to a registry is in
-a module beside, port_mlflow.py or port_wandb.py.
+a module beside: port_mlflow.py, port_team.py where TEST_MLFLOW has a server, or port_wandb.py and
+port_folder.py.
 """
 
 import importlib
 import json
+import os
 import shutil
 import threading
 import time
@@ -24,16 +26,18 @@ from flight_delays.registry import base, history, store
 from flight_delays.registry.base import Move, Registry, Training
 from flight_delays.training import snapshots
 
-KEPT = importlib.import_module(
-    f"..port_{'mlflow' if hasattr(store, 'MlflowRegistry') else 'wandb'}", __name__
-)
+KINDS = ["mlflow"] if hasattr(store, "MlflowRegistry") else ["wandb", "folder"]
+if os.environ.get("TEST_MLFLOW"):
+    KINDS = ["team"]
 ENVIRONMENTS = settings.ENVIRONMENTS
 PARAMETERS = {"depth": 3, "name": "a forest"}
 METRICS = {"score": 0.5}
+Made = Callable[[Registry, str], str]
+"""Registers a bundle for a run, and returns the version."""
 
 
 @pytest.fixture(scope="module")
-def made(bundle_dir: Path, home: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+def made(bundle_dir: Path, home: Path, tmp_path_factory: pytest.TempPathFactory) -> Made:
     """Registers a bundle that no other one equals, and returns the version."""
     folder = tmp_path_factory.mktemp("made")
     frame = snapshots.typed(pd.read_parquet(home / "rows.parquet").head(20), "rows")
@@ -55,20 +59,26 @@ def made(bundle_dir: Path, home: Path, tmp_path_factory: pytest.TempPathFactory)
     return register
 
 
-def registered(registry: Registry, made: Any) -> str:
+def registered(registry: Registry, made: Made) -> str:
     with registry.run("train") as run:
-        return str(made(registry, run))
+        return made(registry, run)
 
 
-@pytest.fixture(scope="module")
-def opened(home: Path, made: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+@pytest.fixture(scope="module", params=KINDS)
+def opened(
+    request: pytest.FixtureRequest,
+    home: Path,
+    made: Made,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Any]:
     """What opens a registry of a test's own that knows three versions."""
+    kind = importlib.import_module(f"..port_{request.param}", __name__)
 
     def fill(registry: Registry) -> None:
         for _ in range(3):
             registered(registry, made)
 
-    with KEPT.kept(home, fill, tmp_path_factory.mktemp("filled")) as opened:
+    with kind.kept(home, fill, tmp_path_factory.mktemp("filled")) as opened:
         yield opened
 
 
@@ -103,7 +113,7 @@ def promoted(registry: Registry, environment: str, *versions: str) -> list[Move]
 # VERSIONS
 
 
-def test_versions_grow_and_the_newest_is_first(known: Registry, made: Any) -> None:
+def test_versions_grow_and_the_newest_is_first(known: Registry, made: Made) -> None:
     before = [int(v) for v in known.numbers()]
     assert before == sorted(before, reverse=True)
     assert len(before) == 3
@@ -113,7 +123,7 @@ def test_versions_grow_and_the_newest_is_first(known: Registry, made: Any) -> No
     assert [v.version for v in known.versions()] == known.numbers()
 
 
-def test_a_version_says_where_it_is_from(port: Any, known: Registry, made: Any) -> None:
+def test_a_version_says_where_it_is_from(port: Any, known: Registry, made: Made) -> None:
     with known.run("train") as run:
         new = made(known, run)
     found = next(v for v in port.connect().versions() if v.version == new)
@@ -124,7 +134,7 @@ def test_a_version_says_where_it_is_from(port: Any, known: Registry, made: Any) 
     assert found.environments == []
 
 
-def test_a_training_is_tracked(port: Any, known: Registry, made: Any) -> None:
+def test_a_training_is_tracked(port: Any, known: Registry, made: Made) -> None:
     with known.run("train") as run:
         made(known, run)
     state, parameters, metrics = port.tracked(run)
@@ -147,7 +157,7 @@ def test_what_a_training_raises_is_not_the_registrys(known: Registry) -> None:
 
 
 def test_nothing_is_registered_when_it_is_interrupted(
-    port: Any, known: Registry, made: Any, monkeypatch: pytest.MonkeyPatch
+    port: Any, known: Registry, made: Made, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = known.numbers()
 
@@ -484,7 +494,7 @@ def test_two_rollbacks_at_once_are_one_step(
 
 
 def test_a_version_may_be_deleted(
-    port: Any, known: Registry, three: list[str], made: Any, tmp_path: Path
+    port: Any, known: Registry, three: list[str], made: Made, tmp_path: Path
 ) -> None:
     known.set_alias("staging", three[1])
     port.delete(three[1])

@@ -30,8 +30,8 @@ def marks(problem: str, serving_format: str) -> str:
 
 
 PORT = {
-    "mlflow": ["port_mlflow.py"],
-    "wandb": ["port_wandb.py", "test_wandb.py", "wandb_server.py"],
+    "mlflow": ["port_mlflow.py", "port_team.py", "test_team.py", "team.py"],
+    "wandb": ["port_wandb.py", "port_folder.py", "test_wandb.py", "wandb_server.py"],
 }
 """What the port's test needs of each registry, and no other test does."""
 SHARED = ["__init__.py", "conftest.py", "servers.py", "test_port.py"]

@@ -44,6 +44,7 @@ def _checks(settings: Settings) -> Iterator[tuple[str, bool, Callable[[], str]]]
     yield "git", False, _git
     yield "engine", False, _engine
     yield "secrets", False, _secrets
+    yield "compose", False, _compose
 
 
 def _interpreter() -> str:
@@ -117,3 +118,18 @@ def _secrets() -> str:
     from ..registry.store import credentials
 
     return credentials()
+
+
+def _compose() -> str:
+    own, example = Path(".env"), Path(".env.example")
+    if not own.exists():
+        raise UserError("no .env yet: `make up` makes it of .env.example")
+    set_here = _names(own)
+    if lacks := [name for name in _names(example) if name not in set_here]:
+        raise UserError(f"{own} lacks {', '.join(lacks)}; copy them from {example}")
+    return f"{own} sets all that {example} does"
+
+
+def _names(dotenv: Path) -> list[str]:
+    lines = dotenv.read_text().splitlines() if dotenv.exists() else []
+    return [line.partition("=")[0].strip() for line in lines if line[:1] not in ("", "#")]

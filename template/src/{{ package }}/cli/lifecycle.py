@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ..console import console, step, table
+from ..console import console, say, step, table
 from ..errors import UserError, shown
 from ..settings import load
 from .common import REPORTS, Environment, bundle_in, opened_journal, write_report
@@ -41,21 +41,27 @@ def train(
     snapshot: Annotated[str, typer.Option(help="fingerprint of an earlier snapshot")] = "",
 ) -> None:
     """Train on the data as it is now, register the version, and make it `test`."""
+    from ..registry.history import Overtaken
     from ..registry.promote import promote
     from ..registry.store import connect
     from ..training import snapshots
     from ..training.train import train
 
     settings = load()
+    registry = connect(settings)  # first: a wrong password is not to be found after the work
     with step("load and validate"):
         if snapshot:
             stored = snapshots.find(snapshot, settings.data.store)
         else:
             stored = snapshots.snapshot(settings)
-    registry = connect(settings)
     trained = train(settings, registry, stored)
+    environment = "test"
     with step("promote to test"):
-        promote("test", settings, registry, version=trained.version)
+        try:
+            promote("test", settings, registry, version=trained.version)
+        except Overtaken as error:  # by another training; this one's version is registered, too
+            say(f"warning: {error}", style="yellow")
+            environment = "none"
     write_report("train", trained)
     write_examples(bundle_in("test", settings))
     table(
@@ -65,7 +71,7 @@ def train(
             **trained.metrics,
             "data": stored.fingerprint[:12],
             "bundle": trained.bundle,
-            "environment": "test",
+            "environment": environment,
             "next": "make serve",
         },
     )

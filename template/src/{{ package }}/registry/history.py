@@ -19,6 +19,10 @@ def nobody(_: Move) -> None:
     """Tells nobody."""
 
 
+class Overtaken(UserError):
+    """Somebody else's move at the same time is the one that counts."""
+
+
 def rollback(environment: str, registry: Registry, by: str = "", tell: Tell = nobody) -> Move:
     """Goes back to the version before, again and again; raises UserError at the first one."""
     repair(environment, registry, tell)
@@ -49,7 +53,7 @@ def rolled_back(moves: list[Move]) -> set[str]:
 def make(move: Move, registry: Registry, tell: Tell = nobody) -> Move:
     """Makes a move; a kill at any point leaves what `repair` finishes or drops.
 
-    Raises UserError when somebody else's move at the same time is the one that counts.
+    Raises Overtaken when somebody else's move at the same time is the one that counts.
     """
     registry.intend(move)
     registry.set_alias(move.environment, move.to)
@@ -57,7 +61,7 @@ def make(move: Move, registry: Registry, tell: Tell = nobody) -> Move:
     registry.close(move)
     last = _settle(move.environment, registry)
     if last and last.to != move.to:
-        raise UserError(
+        raise Overtaken(
             f"{move.environment}: the {move.kind} to version {move.to} was overtaken by {last.by}, "
             f"whose {last.kind} to version {last.to} counts; see `make status`"
         )

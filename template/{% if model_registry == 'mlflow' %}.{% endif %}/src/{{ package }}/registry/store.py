@@ -8,9 +8,11 @@ changes once it is written is a run that is closed: so each move is a run of its
 import json
 import logging
 import os
+import re
 import shutil
 import socket
 import sqlite3
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
@@ -18,11 +20,15 @@ from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # the client's 7 take four minutes
+# The client's own 7 tries take four minutes, its wait of two minutes for a server that is silent
+# comes on top of each, and a server that is busy may send it away for hours.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+os.environ.setdefault("MLFLOW_HTTP_RESPECT_RETRY_AFTER_HEADER", "false")
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 
 import mlflow
-from mlflow.entities import ViewType
+from mlflow.entities import Metric, Param, ViewType
 from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 from mlflow.exceptions import MlflowException
 from mlflow.store.entities import PagedList
@@ -56,6 +62,11 @@ LOCATIONS = {
 CREDENTIALS = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
 ALONE = {"MLFLOW_TRACKING_URI": "", "MLFLOW_REGISTRY_URI": ""}
 """The environment's variables that keep the registry in the current folder."""
+_SAID = re.compile(
+    r"(?:failed with error code|too many) (?P<status>\d{3})\b"
+    r"|\b(?P<http>\d{3}) (?:Client|Server) Error\b"
+)
+"""How MLflow's client names the status of an answer."""
 
 
 def connect(settings: Settings) -> Registry:
@@ -64,10 +75,14 @@ def connect(settings: Settings) -> Registry:
 
 
 def credentials() -> str:
-    """Which of a server's credentials are set, by name; raises UserError when none is."""
+    """Which of a server's credentials are set, by name; raises UserError when they are not."""
     found = [name for name in CREDENTIALS if os.environ.get(name)]
-    if not found:
-        raise UserError("none of MLflow's credentials is set; a server without log-in needs none")
+    *login, token = CREDENTIALS
+    lacks = [name for name in login if name not in found]
+    if lacks and token not in found:
+        raise UserError(
+            f"not set: {' and '.join(lacks)} (or {token}); a server without a login needs none"
+        )
     return ", ".join(found)
 
 
@@ -77,12 +92,42 @@ def mlflow_errors() -> Iterator[None]:
     try:
         yield
     except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError) as error:
-        kind = RegistryUnavailable
-        hint = "check that the server runs and MLFLOW_TRACKING_URI names it"
-        if getattr(error, "error_code", "") == "PERMISSION_DENIED":
-            kind, hint = NotPermitted, "ask who manages it for the permission"
         uri = mlflow.get_tracking_uri()
-        raise kind(f"registry {shown(uri)}: {reason(error, uri)}; {hint}") from error
+        kind, said = RegistryUnavailable, reason(error, uri)
+        hint = (
+            "check that the server runs and MLFLOW_TRACKING_URI names it; its log says whether its "
+            "database or its artifact store is away"
+        )
+        status = _status(error)
+        if status == 401:
+            user, password, token = CREDENTIALS
+            said, hint = "it refuses this login", f"set {user} and {password}, or {token}"
+        elif status == 403:
+            kind, hint = NotPermitted, "ask who manages it for the permission"
+        elif status == 429:
+            hint = "it is asked too often; try again later"
+        raise kind(f"registry {shown(uri)}: {said}; {hint}") from error
+
+
+def _status(error: Exception) -> int:
+    """The HTTP status that a server answered with; 0 if it did not answer."""
+    if getattr(error, "error_code", "") == "PERMISSION_DENIED":
+        return 403
+    found = _SAID.search(str(error))
+    return int(found["status"] or found["http"]) if found else 0
+
+
+def insist(call: Callable[..., object], *given: object) -> None:
+    """Calls again what fails because somebody else wrote the same row at the same moment.
+
+    MLflow inserts what it did not find, and the database refuses the second one.
+    """
+    try:
+        call(*given)
+    except MlflowException as error:
+        if error.error_code != "BAD_REQUEST":
+            raise
+        call(*given)
 
 
 def all_pages(search: Callable[[str | None], PagedList[Any]]) -> list[Any]:
@@ -113,6 +158,8 @@ class MlflowRegistry:
                 LOCAL.mkdir(exist_ok=True)
             self.client = mlflow.MlflowClient()
             _keep_movable()
+            if given:  # whoever may log in may ask this: a wrong password is said before the work
+                self.client.search_registered_models(max_results=1)
 
     @contextmanager
     def run(self, name: str) -> Iterator[str]:
@@ -143,10 +190,12 @@ class MlflowRegistry:
         Returns the version. Nothing is registered when it is interrupted.
         """
         with mlflow_errors():
-            for key, value in training.parameters.items():
-                self.client.log_param(run, key, str(value)[:500])
-            for name, measured in training.metrics.items():
-                self.client.log_metric(run, name, measured)
+            now = int(time.time() * 1000)
+            self.client.log_batch(
+                run,
+                [Metric(name, value, now, 0) for name, value in training.metrics.items()],
+                [Param(key, str(value)[:500]) for key, value in training.parameters.items()],
+            )
             self._log_dataset(run, training)
             self.client.log_artifacts(run, str(training.artifacts))
             model = self._log_model(run, training)
@@ -225,12 +274,12 @@ class MlflowRegistry:
                     f"{model}: keeps no version {version}, which its last move names; was that "
                     f"move made by a promotion? If not, delete its run in {model}-moves"
                 )
-            self.client.set_registered_model_alias(model, environment, number)
+            insist(self.client.set_registered_model_alias, model, environment, number)
 
     def tag(self, version: str, key: str, value: str, environment: str = "test") -> None:
         """Writes a note on a version, where an environment keeps it."""
         with mlflow_errors():
-            self.client.set_model_version_tag(*self._kept(environment, version), key, value)
+            insist(self.client.set_model_version_tag, *self._kept(environment, version), key, value)
 
     def note(self, version: str, key: str, environment: str = "test") -> str:
         """What `tag` wrote on a version; empty if nothing."""
@@ -254,7 +303,10 @@ class MlflowRegistry:
                 )
             manifest = next(Path(got).glob("data/*/manifest.json"), None)
             if manifest is None:
-                raise UserError(f"{model} {number}: holds no bundle; was it made by train?")
+                raise UserError(
+                    f"{model} {number}: holds no bundle: train did not make it, or the server's "
+                    "artifact store has lost it"
+                )
             if digest_of(manifest.parent) != digest:
                 raise BundleError(
                     f"{model} {number}: the manifest is not the one that was registered; refused"
@@ -287,7 +339,7 @@ class MlflowRegistry:
         clocks say of those who made them."""
         if place(move, self.moves(move.environment)):
             with mlflow_errors():
-                self.client.set_tag(move.id, "closed", repr(move.at))
+                insist(self.client.set_tag, move.id, "closed", repr(move.at))
                 self.client.set_terminated(move.id)
 
     def abandon(self, move: Move) -> None:
@@ -377,8 +429,8 @@ class MlflowRegistry:
                 training.frame, source=training.source, name=self.name, digest=digest
             )
             entity = data._to_mlflow_entity()
-        tags = [InputTag("mlflow.data.context", "training")]
-        self.client.log_inputs(run, [DatasetInput(entity, tags)])
+        inputs = [DatasetInput(entity, [InputTag("mlflow.data.context", "training")])]
+        insist(self.client.log_inputs, run, inputs)
 
     def _log_model(self, run: str, training: Training) -> str:
         from mlflow.models import ModelSignature, infer_signature
