@@ -22,7 +22,7 @@ def releases(repository, tmp_path) -> Path:
     """A release v1.0.0, and a v1.1.0 that changes the Makefile and drops a workflow."""
     made = shutil.copytree(repository, tmp_path / "releases")
     edit(made / "template/Makefile.jinja", "READY := .venv/.ready", "READY := .venv/.theirs")
-    next(made.glob("template/*github*/.github/workflows/cycle.yml")).unlink()
+    next(made.glob("template/*github*/.github/workflows/cycle.yml.jinja")).unlink()
     commit(made, "v1.1.0")
     return made
 

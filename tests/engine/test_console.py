@@ -20,6 +20,17 @@ def test_a_step_is_shown_to_people_and_quiet_elsewhere(
     assert ("fit" in told.getvalue()) == shown
 
 
+def test_what_is_in_brackets_is_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
+    """A column may be called so, and an error may name it."""
+    name = "a[/b] [red]"
+    console.say(f"{name} moved")
+    console.mark("-", "yellow", name)
+    console.table(name, {name: name})
+    said = capsys.readouterr().out
+    assert said.count(name) == 5
+    assert f"- {name}\n" in said
+
+
 def test_the_closing_table_is_always_printed(monkeypatch: pytest.MonkeyPatch) -> None:
     told = io.StringIO()
     monkeypatch.setattr(console, "console", Console(file=told, width=80))

@@ -38,8 +38,10 @@ ACCOUNT = {
     if name in os.environ
 }
 """Of whoever runs the tests; they themselves have a stand-in's."""
+server = pytest.mark.parametrize("opened", ["wandb"], indirect=True)
 
 
+@server
 def test_what_is_written_is_waited_for(port: Any, known: Registry, made: Any) -> None:
     port.server.lag = 0.7
     time.sleep(1)
@@ -49,6 +51,7 @@ def test_what_is_written_is_waited_for(port: Any, known: Registry, made: Any) ->
     assert [m.to for m in port.connect().moves("staging")] == [new]
 
 
+@server
 def test_a_note_that_was_not_kept_is_said(
     port: Any, known: Registry, three: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -63,12 +66,14 @@ def test_a_note_that_was_not_kept_is_said(
     assert port.connect().alias("staging") == three[0]
 
 
+@server
 def test_a_registry_that_is_not_there_is_named(port: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MODEL_REGISTRY", "nobody-s")
     with pytest.raises(errors.UserError, match=r"no registry nobody-s.*set MODEL_REGISTRY"):
         port.connect().run("train")
 
 
+@server
 def test_no_key_is_said_in_a_line(
     port: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -78,6 +83,7 @@ def test_no_key_is_said_in_a_line(
         store.connect(settings.load())
 
 
+@server
 def test_a_wrong_key_is_said_in_a_line(port: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     with port.protected("none"):
         monkeypatch.setenv("WANDB_API_KEY", "c" * 40)
@@ -85,6 +91,7 @@ def test_a_wrong_key_is_said_in_a_line(port: Any, monkeypatch: pytest.MonkeyPatc
             port.connect().numbers()
 
 
+@server
 @pytest.mark.parametrize(
     ("name", "value"), [("WANDB_BASE_URL", "wandb.example"), ("WANDB_HTTP_TIMEOUT", "soon")]
 )
@@ -133,6 +140,7 @@ def test_a_real_server_does_as_the_stand_in(
     wandb.teardown()
 
 
+@server
 def test_offline_nothing_is_sent(port: Any, made: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_MODE", "offline")
     before = port.server.met - Counter(telemetry=10**6)  # the client's own, of its sessions before

@@ -8,14 +8,21 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-console = Console(highlight=False)
+console = Console(highlight=False, markup=False)
+"""What is in brackets is no markup: names of columns and errors hold some."""
 _shown = console.is_terminal and not os.environ.get("CI")
 
 
 def say(text: str, style: str | None = None) -> None:
-    """Prints a text in one line, and as it is: what it has in brackets is no markup."""
-    console.print(text, style=style, markup=False, soft_wrap=True)
+    """Prints a text in one line, however long it is."""
+    console.print(text, style=style, soft_wrap=True)
+
+
+def mark(sign: str, style: str, text: str) -> None:
+    """Prints a coloured sign and a text, in one line."""
+    console.print(Text.assemble((sign, style), " ", text), soft_wrap=True)
 
 
 @contextmanager
@@ -27,7 +34,7 @@ def step(name: str) -> Iterator[None]:
         return
     with console.status(name):
         yield
-    console.print(f"[green]✓[/] {name} [dim]{time.perf_counter() - start:.1f} s[/]")
+    mark("✓", "green", f"{name} {time.perf_counter() - start:.1f} s")
 
 
 def table(title: str, rows: Mapping[str, Any]) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import typer
 
-from ..console import console
+from ..console import mark
 from ..errors import UserError, shown
 from ..settings import Settings, load
 
@@ -28,10 +28,10 @@ def examine(settings: Settings) -> bool:
     well = True
     for name, needed, check in _checks(settings):
         try:
-            console.print(f"[green]✓[/] {name}: {check()}")
+            mark("✓", "green", f"{name}: {check()}")
         except UserError as error:
             well &= not needed
-            console.print(f"{'[red]✗[/]' if needed else '[yellow]-[/]'} {name}: {error}")
+            mark(*(("✗", "red") if needed else ("-", "yellow")), f"{name}: {error}")
     return well
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ..console import console, say, step, table
+from ..console import console, mark, say, step, table
 from ..errors import UserError, shown
 from ..settings import load
 from .common import REPORTS, Environment, bundle_in, opened_journal, write_report
@@ -97,7 +97,7 @@ def reproduce(version: str) -> None:
     write_report("reproduce", found)
     if not found.same:
         raise UserError(found.summary)
-    console.print(found.summary)
+    say(found.summary)
 
 
 @app.command()
@@ -119,11 +119,10 @@ def prune(
     for where, digests in asdict(found).items():
         done = "deleted" if yes == "store" or (yes and where == "here") else "not needed"
         for digest in digests:
-            console.print(f"{done} {where}: {digest}", soft_wrap=True)
-    console.print(
+            say(f"{done} {where}: {digest}")
+    say(
         f"{len(found.here)} snapshots here and {len(found.stored)} in the store are of no version "
         f"of {registry.name} in {registry.address}, and older than a day",
-        soft_wrap=True,
     )
 
 
@@ -144,12 +143,12 @@ def promote(env: Environment, version: str = "", by: By = "", unattended: bool =
         "promote", {"environment": env, "promoted": bool(move), "move": move and asdict(move)}
     )
     if move is None:
-        console.print(f"{env} holds this version already")
+        say(f"{env} holds this version already")
         return
     for gate in move.gates.values():
-        console.print(f"[green]✓[/] {gate['name']}: {gate['detail']}")
+        mark("✓", "green", f"{gate['name']}: {gate['detail']}")
     before = f", before that {move.back_from}" if move.back_from else ""
-    console.print(f"{env} holds version {move.to}{before}")
+    say(f"{env} holds version {move.to}{before}")
 
 
 @app.command()
@@ -162,7 +161,7 @@ def rollback(env: Environment, by: By = "") -> None:
     settings = load()
     move = rollback(env, connect(settings), by, partial(moved, settings))
     write_report("rollback", move)
-    console.print(f"{env} holds version {move.to}, back from {move.back_from}")
+    say(f"{env} holds version {move.to}, back from {move.back_from}")
 
 
 @app.command()
@@ -196,7 +195,7 @@ def score(
     write_report(
         "score", {"rows": rows, "out": out, "version": bundle.version, "bundle": bundle.digest}
     )
-    console.print(f"{rows:,} rows scored by version {bundle.version} into {out}")
+    say(f"{rows:,} rows scored by version {bundle.version} into {out}")
 
 
 @app.command()
@@ -217,11 +216,10 @@ def outcomes(
     write_report("outcomes", written)
     if written.refused:
         raise UserError(refusal(written, data))
-    console.print(
+    say(
         f"{written.labels:,} labels written: {written.matched:,} of predictions that are there, "
         f"{written.early:,} early; {written.replaced:,} replace an earlier one; "
         f"{written.without:,} rows have none yet",
-        soft_wrap=True,
     )
 
 
@@ -238,7 +236,7 @@ def monitor(
     settings = load()
     with opened(settings.journal.url) as journal:
         verdict = monitor.run(settings, connect(settings), journal, env)
-    console.print(f"{verdict.verdict}: {verdict.reason}")
+    say(f"{verdict.verdict}: {verdict.reason}")
     if exit_code:
         raise typer.Exit(EXIT[verdict.verdict])
     if verdict.verdict == "unknown":  # what was not seen is no success
@@ -250,7 +248,7 @@ def report() -> None:
     """Draw the last monitoring as a page."""
     from ..monitoring.report import write
 
-    console.print(str(write().resolve()))
+    say(str(write().resolve()))
 
 
 @app.command()
@@ -277,10 +275,10 @@ def cycle(force: Annotated[bool, typer.Option(help="train whatever is seen")] = 
     write_report("cycle", done)
     if done.version:
         where = ", ".join(done.promoted) or "no environment"
-        console.print(f"trained version {done.version}, now in {where}")
+        say(f"trained version {done.version}, now in {where}")
     if done.back and done.promoted:
-        console.print(f"version {done.back} is back in {', '.join(done.promoted)}")
-    console.print(f"the monitor says {done.verdict}: {done.reason}")
+        say(f"version {done.back} is back in {', '.join(done.promoted)}")
+    say(f"the monitor says {done.verdict}: {done.reason}")
     if done.refused:
         raise UserError(done.refused)
     if done.verdict == "unknown" and not done.version:

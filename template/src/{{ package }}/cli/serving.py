@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ..console import console, table
+from ..console import say, table
 from ..errors import UserError
 from ..settings import load as settings_in_force
 from .common import Environment, bundle_in, write_report
@@ -43,7 +43,7 @@ def bundle(env: Environment = "test", out: Path = Path("build/bundle")) -> None:
         shutil.rmtree(path)
     target = out / found.version
     shutil.copytree(found.path, target)
-    console.print(f"version {found.version} ({found.digest}) is in {target}")
+    say(f"version {found.version} ({found.digest}) is in {target}")
 
 
 @app.command()
@@ -105,7 +105,7 @@ def smoke(
     write_report(
         "smoke", {"image": image, "version": found.version, "bundle": found.digest, "rows": n}
     )
-    console.print(f"{image}: {n} examples answered as version {found.version} should")
+    say(f"{image}: {n} examples answered as version {found.version} should")
 
 
 @app.command()

@@ -16,9 +16,10 @@ def show(registry: Registry, console: Console, moves: int = 10, tell: Tell = nob
     for environment in ENVIRONMENTS:
         try:
             for line in repair(environment, registry, tell):
-                console.print(f"[yellow]repaired[/] {line}")
+                console.print(f"repaired {line}", style="yellow", soft_wrap=True)
         except NotPermitted as error:  # who may only read still sees what there is
-            console.print(f"[yellow]not repaired[/] {environment}: {error}")
+            said = f"not repaired {environment}: {error}"
+            console.print(said, style="yellow", soft_wrap=True)
     versions = registry.versions()
     if not versions:
         console.print(f"{registry.name}: no version yet; run `make train`")

@@ -13,7 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from ..bundle import intact
-from ..console import console
+from ..console import say
 from ..errors import BundleError, UserError
 from ..files import write
 from ..settings import ENVIRONMENTS, Settings
@@ -55,8 +55,7 @@ class FolderRegistry:
                 if not self._at(str(number)).exists():
                     raise
                 number += 1
-        said = f"version {number} is kept in {self.address}"
-        console.print(said, style="yellow", markup=False, soft_wrap=True)
+        say(f"version {number} is kept in {self.address}", style="yellow")
         return str(number)
 
     def versions(self) -> list[Version]:
