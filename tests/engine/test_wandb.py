@@ -67,6 +67,25 @@ def test_a_note_that_was_not_kept_is_said(
 
 
 @server
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_server_that_refuses_for_now_is_said_in_time(
+    port: Any, three: list[str], status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though it names an hour to wait."""
+    monkeypatch.setattr(store, "TIMEOUT", 2)
+    port.server.failing = (status, "not now")
+    for call in (lambda: port.connect().numbers(), lambda: port.connect().run("it").__enter__()):
+        begun = time.monotonic()
+        with pytest.raises(errors.RegistryUnavailable) as caught:
+            call()
+        assert time.monotonic() - begun < 20
+        (line,) = str(caught.value).splitlines()
+        assert "no good answer within 2 s; is it away, down, or asked too often?" in line
+    port.server.failing = None
+    assert port.connect().numbers() == three[::-1]
+
+
+@server
 def test_a_registry_that_is_not_there_is_named(port: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MODEL_REGISTRY", "nobody-s")
     with pytest.raises(errors.UserError, match=r"no registry nobody-s.*set MODEL_REGISTRY"):

@@ -494,8 +494,8 @@ class Server:
         """Projects that an admin alone may write to."""
         self.lag = 0.0
         """Seconds until a list shows what was made."""
-        self.fails: dict[str, tuple[int, str]] = {}
-        """Operations that fail: with which status, and what is said."""
+        self.failing: tuple[int, str] | None = None
+        """The status that every question is answered with, and what is said."""
         self.met: Counter[str] = Counter()
         self.refused: list[str] = []
         self.url = ""
@@ -522,15 +522,14 @@ class Server:
         """Brings back what `saved` gave, with nothing protected and nothing that fails."""
         kept = copy.deepcopy(saved, {id(self): self})
         self.projects, self.stored, self._artifacts, self._clients = kept
-        self.protected, self.read_only, self.fails, self.lag = set(), set(), {}, 0.0
+        self.protected, self.read_only, self.failing, self.lag = set(), set(), None, 0.0
 
     def answer(self, key: str, query: str, variables: dict[str, Any]) -> dict[str, Any]:
         """The data of an answer; raises Refused."""
         reader = Reader(query)
         self.met[reader.operation] += 1
-        if reader.operation in self.fails:
-            status, said = self.fails[reader.operation]
-            raise Refused(said, status)
+        if self.failing:
+            raise Refused(self.failing[1], self.failing[0])
         self._here.key = key
         given = reader.defaults | {k: v for k, v in variables.items() if v is not None}
         with self._lock:
@@ -835,6 +834,8 @@ def handler_of(state: Server) -> type[BaseHTTPRequestHandler]:
         def say(self, status: int, answer: dict[str, Any]) -> None:
             text = json.dumps(answer).encode()
             self.send_response(status)
+            if status == 429:
+                self.send_header("Retry-After", "3600")
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(text)))
             self.end_headers()

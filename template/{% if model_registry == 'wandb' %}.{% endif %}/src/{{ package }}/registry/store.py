@@ -52,7 +52,7 @@ ALONE = {"WANDB_MODE": "offline", "WANDB_DIR": "var", "WANDB_DATA_DIR": "var/wan
 """The environment's variables that keep the registry in the current folder."""
 KIND = "model"
 """The type of the artifacts."""
-TIMEOUT = 30
+TIMEOUT = 20
 """Seconds that one question to W&B may take."""
 UPLOAD = 600
 """Seconds that a bundle may take."""
@@ -95,11 +95,14 @@ def wandb_errors() -> Iterator[None]:
     except UserError:
         raise
     except (wandb.Error, WandbApiFailedError, ValueError, OSError, TimeoutError) as error:
-        kind = RegistryUnavailable
+        kind, said = RegistryUnavailable, reason(error)
         hint = "check WANDB_BASE_URL, the credentials, and WANDB_ENTITY"
         if _refused(error):
             kind, hint = NotPermitted, "ask who manages it for the permission"
-        raise kind(f"registry {_address()}: {reason(error)}; {hint}") from error
+        elif "did not respond in time" in said:  # the client waits as long as a server tells it to
+            said = f"no good answer within {TIMEOUT} s"
+            hint = "is it away, down, or asked too often? Try again later"
+        raise kind(f"registry {_address()}: {said}; {hint}") from error
 
 
 class WandbRegistry:
