@@ -67,6 +67,18 @@ def test_a_note_that_was_not_kept_is_said(
 
 
 @server
+@pytest.mark.parametrize("entity", ["nobody", "admin"])
+def test_an_entity_that_is_no_team_is_said(
+    port: Any, entity: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that is not there, and a person's own, who is in no organization."""
+    monkeypatch.setenv("WANDB_ENTITY", entity)
+    for call in (lambda: port.connect().numbers(), lambda: port.connect().run("it").__enter__()):
+        with pytest.raises(errors.UserError, match=rf"(?s)^(?!.*\n).*{entity}.*WANDB_ENTITY"):
+            call()
+
+
+@server
 @pytest.mark.parametrize("status", [429, 503])
 def test_a_server_that_refuses_for_now_is_said_in_time(
     port: Any, three: list[str], status: int, monkeypatch: pytest.MonkeyPatch

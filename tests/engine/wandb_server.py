@@ -573,7 +573,9 @@ class Server:
         return {"features": [{"name": name, "isEnabled": True} for name in FEATURES]}
 
     def entity(self, name: str) -> dict[str, Any] | None:
-        if name not in {TEAM, ORG_ENTITY}:
+        alone: dict[str, Any] = {"organizations": []}
+        people = {user["name"]: alone for user in self._users.values()}
+        if name not in {TEAM, ORG_ENTITY, *people}:
             return None
 
         def project(name_: str = name, **asked: Any) -> Project | None:
@@ -581,8 +583,8 @@ class Server:
 
         return {
             "name": name,
-            "organization": organization(),
-            "user": None,
+            "organization": None if name in people else organization(),
+            "user": people.get(name),
             "xxhashDigestsEnabled": False,
             "project": project,
         }

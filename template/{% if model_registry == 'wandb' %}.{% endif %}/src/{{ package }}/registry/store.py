@@ -138,8 +138,9 @@ class WandbRegistry:
     def run(self, name: str) -> AbstractContextManager[str]:
         """The id of a tracking run; it ends as failed when what it holds raises."""
         with wandb_errors():
+            api = self.api
             try:
-                self.api.registry(self.registry, os.environ.get("WANDB_ORGANIZATION"))
+                api.registry(self.registry, os.environ.get("WANDB_ORGANIZATION"))
             except (wandb.Error, ValueError) as error:
                 if not _absent(error):
                     raise
