@@ -219,6 +219,6 @@ def test_what_differs_is_named(repository: Path, tmp_path: Path) -> None:
     found = compare("1", kept, other)
     assert not found.same
     assert found.largest == pytest.approx(1e-9)
-    assert "nothing that is known differs" in found.summary
+    assert "data, lock, Python, machine and settings are the same" in found.summary
     (other / "examples.json").write_text(json.dumps(examples[1:]))
     assert compare("1", kept, other).largest is None

@@ -1,8 +1,8 @@
 """The outbox: a file in var/events for each event that the webhook has not accepted yet.
 
 Nothing is sent while a command works. As it ends, it sends what waits, for a few seconds at most;
-an event that is not accepted waits for the next command. A kill loses no event, so the same event
-may be sent twice, with the same id.
+an event that is not accepted waits for the next command. A kill loses no event that is in the
+outbox, so the same event may be sent twice, with the same id.
 """
 
 import json

@@ -54,9 +54,9 @@ def post(event: dict[str, Any], events: Events) -> None:
             return
     except HTTPError as error:
         error.close()
-        told = " (a redirect, which is not followed)" if error.code < 400 else ""
+        redirect = " (a redirect, which is not followed)" if error.code < 400 else ""
         refused = error.code < 500 and error.code not in TEMPORARY
-        raise NotDelivered(f"answered {error.code}{told}", refused) from None
+        raise NotDelivered(f"answered {error.code}{redirect}", refused) from None
     except Exception as error:  # urllib's message may contain the address
         raise NotDelivered(_why(error)) from None
 

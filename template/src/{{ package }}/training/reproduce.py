@@ -60,7 +60,7 @@ class Reproduced:
         if self.largest == 0:
             how = f"its file differs, but none of {self.predictions:,} predictions does"
         elif self.largest is None:
-            how = "other rows were predicted"
+            how = "the number of predictions differs"
         else:
             how = f"its predictions differ by up to {self.largest:.2g}"
         why = why or (

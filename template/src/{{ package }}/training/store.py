@@ -100,7 +100,7 @@ def _opened(url: str) -> Iterator[tuple[Any, str]]:
     except UserError:
         raise
     except Exception as error:  # each client has errors of its own
-        told = f"[data] store = {shown(url)}: {reason(error, url)}"
+        message = f"[data] store = {shown(url)}: {reason(error, url)}"
         if isinstance(error, ImportError):  # it names the package
-            told += "; add it to `train` in pyproject.toml, then run `make lock`"
-        raise UserError(told) from None
+            message += "; add it to `train` in pyproject.toml, then run `make lock`"
+        raise UserError(message) from None
