@@ -145,7 +145,7 @@ def test_the_page_of_events_verifies_what_is_signed():
 
 def test_the_page_of_events_shows_every_field():
     page = (ROOT / "docs" / "events.md").read_text()
-    text = (ROOT / "template/src/{{ package }}/events/told.py").read_text()
+    text = (ROOT / "template/src/{{ package }}/events/notify.py").read_text()
     fields = re.findall(r'"(\w+)"', re.findall(r"^FIELDS = (.*)", text, re.MULTILINE)[0])
     (shown,) = blocks(page, "json")
     assert {*json.loads(shown)} == {"id", "at", "type", "model", "text", *fields}

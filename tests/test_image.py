@@ -213,7 +213,7 @@ def test_compose_starts_each_when_what_it_needs_is_healthy_and_says_its_variable
 
 
 ALARMS = [({}, "nowhere"), ({"ALERT_WEBHOOK": "http://hooks.example/a b"}, "webhook")]
-ALARMS += [({"ALERT_WEBHOOK": "http://hooks.example", "ALERT_FORM": "slack"}, "slack")]
+ALARMS += [({"ALERT_WEBHOOK": "http://hooks.example", "ALERT_FORMAT": "slack"}, "slack")]
 
 
 @pytest.mark.parametrize(("given", "form"), ALARMS)
@@ -230,7 +230,7 @@ def test_alarms_go_where_the_variables_say(given, form, template, tmp_path):
     (tmp_path / "alertmanager").write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
     (tmp_path / "alertmanager").chmod(0o755)
     (script,) = service["command"]
-    environment = {"ALERT_WEBHOOK": "", "ALERT_FORM": "webhook"} | given
+    environment = {"ALERT_WEBHOOK": "", "ALERT_FORMAT": "webhook"} | given
     assert service["environment"].keys() == environment.keys()
     said = subprocess.run(
         [*service["entrypoint"], script.replace("$$", "$").replace("/tmp/webhook", str(address))],

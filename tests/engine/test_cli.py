@@ -78,4 +78,4 @@ def test_what_env_lacks_is_named(trained: Path) -> None:
     with pytest.raises(UserError, match=r"lacks TWO, THREE; copy them from \.env\.example"):
         doctor._compose()
     Path(".env").write_text("ONE=1\nTWO=\nTHREE=3\n")
-    assert "sets all" in doctor._compose()
+    assert "sets every variable" in doctor._compose()

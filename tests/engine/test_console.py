@@ -24,7 +24,7 @@ def test_what_is_in_brackets_is_no_markup(capsys: pytest.CaptureFixture[str]) ->
     """A column may be called so, and an error may name it."""
     name = "a[/b] [red]"
     console.say(f"{name} moved")
-    console.mark("-", "yellow", name)
+    console.status_line("-", "yellow", name)
     console.table(name, {name: name})
     said = capsys.readouterr().out
     assert said.count(name) == 5

@@ -24,7 +24,7 @@ import pytest
 from flight_delays import cycle, settings
 from flight_delays.cli import lifecycle
 from flight_delays.errors import UserError
-from flight_delays.events import outbox, told, webhook
+from flight_delays.events import notify, outbox, webhook
 from flight_delays.monitoring import monitor
 from flight_delays.registry import base, history, promote, store
 
@@ -175,7 +175,7 @@ def test_a_move_that_is_killed_is_told_with_one_id(
             patch.setattr(outbox, "add", killed)
         if when == "before it is closed":
             patch.setattr(known, "close", killed)
-        history.make(move, known, partial(told.moved, given))
+        history.make(move, known, partial(notify.moved, given))
     assert bool(known.moves("staging")) == (when == "once it is closed")
     lifecycle.status()
     outbox.send()
@@ -245,7 +245,7 @@ def test_a_slow_webhook_costs_no_more_than_its_seconds(
 ) -> None:
     go_on = threading.Event()
     told_to.answer = lambda _: go_on.wait(10)
-    monkeypatch.setattr(outbox, "WAIT", 0.2)
+    monkeypatch.setattr(outbox, "MAX_SECONDS", 0.2)
     add("one")
     start = time.monotonic()
     outbox.send()
@@ -311,16 +311,16 @@ def test_an_address_that_is_wrong_is_told_in_a_line_and_not_named(
 def test_what_waits_is_bounded_and_what_is_dropped_is_said(
     told_to: Receiver, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(outbox, "MOST", 4)
+    monkeypatch.setattr(outbox, "MAX_EVENTS", 4)
     monkeypatch.setenv("EVENTS_SECRET", "s3cret")
     add("one", "two", "three", "four")
-    old = time.time_ns() - int((outbox.OLDEST + 60) * 1e9)
+    old = time.time_ns() - int((outbox.MAX_AGE + 60) * 1e9)
     (outbox.FOLDER / f"{old:020}-older.json").write_text('{"id": "older", "text": ""}')
     (outbox.FOLDER / f"{time.time_ns():020}-spoilt.json").write_text('{"id": ')
     (outbox.FOLDER / f"{time.time_ns():020}-other.json").write_text("[]")
     outbox.send()
     assert [event["id"] for event in told_to.events] == ["three", "four"]
-    assert capsys.readouterr().err == "events: 5 dropped: too many, too old, or no event\n"
+    assert capsys.readouterr().err == "events: 5 dropped: too many, too old, or not readable\n"
 
 
 def test_two_commands_at_once_tell_each_event_once(told_to: Receiver) -> None:

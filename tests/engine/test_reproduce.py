@@ -131,8 +131,8 @@ def test_what_cannot_be_made_again_is_said_in_a_line(
     refused("^version 9 of .* is not registered", "9")
     real = again._manifest
     for wrong, said in (
-        ({"commit": "none"}, "^version 1 names no commit"),
-        ({"dirty": True}, "^version 1 was trained with changes that are in no commit"),
+        ({"commit": "none"}, "^version 1 has no commit"),
+        ({"dirty": True}, "^version 1 was trained with uncommitted changes"),
         ({"commit": "0" * 40}, "^commit 000000000000 of version 1 is not here: run `git fetch`"),
     ):
         with monkeypatch.context() as patch:
@@ -148,7 +148,7 @@ def test_what_cannot_be_made_again_is_said_in_a_line(
     refused(rf"^{snapshot.stem}: names no snapshots in data/snapshots and team;")
     Path("var/versions/1/examples.json").write_text("[]")
     monkeypatch.setattr(registry.MlflowRegistry, "pull", lambda *_: Path("var/versions/1"))
-    refused("is not the bundle that was registered")
+    refused("its files are not those of its manifest")
 
 
 def test_nothing_is_left_of_what_was_stopped(
@@ -219,6 +219,6 @@ def test_what_differs_is_named(repository: Path, tmp_path: Path) -> None:
     found = compare("1", kept, other)
     assert not found.same
     assert found.largest == pytest.approx(1e-9)
-    assert "nothing that is known differs" in found.summary
+    assert "data, lock, Python, machine and settings are the same" in found.summary
     (other / "examples.json").write_text(json.dumps(examples[1:]))
     assert compare("1", kept, other).largest is None

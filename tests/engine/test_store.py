@@ -174,7 +174,7 @@ def test_only_what_no_version_needs_may_go(
         lifecycle.prune(yes)
         assert (files("data"), files("team")) == (here, stored)
     assert f"deleted here: {old.fingerprint}" in capsys.readouterr().out
-    with pytest.raises(UserError, match="YES=all: say YES=1, or YES=store"):
+    with pytest.raises(UserError, match=r"YES=all: is neither 1 \(delete here\) nor store"):
         lifecycle.prune("all")
     known.tag("1", "data", "")
     with pytest.raises(UserError, match=r"version 1 .* does not say which snapshot"):

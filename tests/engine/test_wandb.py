@@ -92,7 +92,7 @@ def test_a_server_that_refuses_for_now_is_said_in_time(
             call()
         assert time.monotonic() - begun < 20
         (line,) = str(caught.value).splitlines()
-        assert "no good answer within 2 s; is it away, down, or asked too often?" in line
+        assert "no good answer within 2 s; is it down, unreachable, or limiting requests?" in line
     port.server.failing = None
     assert port.connect().numbers() == three[::-1]
 

@@ -58,7 +58,7 @@ class Manifest(_Format):
     created: str
     commit: str
     dirty: bool
-    """Whether other files than those in locks/ differed from the commit."""
+    """Whether files differed from the commit; those in locks/ do not count."""
     data: str
     """Fingerprint of the snapshot it was trained on."""
     trained_until: str | int | None
@@ -75,7 +75,7 @@ class Manifest(_Format):
     contract: str
     lock: str
     train: dict[str, Any] = {}
-    """The settings of [train]; empty in a bundle of 0.1.0, as are the next two."""
+    """The settings of [train]. Bundles of 0.1.0 have neither these nor the next two fields."""
     python: str = ""
     machine: str = ""
     classes: list[Any] | None

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 console = Console(highlight=False, markup=False)
-"""What is in brackets is no markup: names of columns and errors hold some."""
+"""Text in brackets is printed as it is, since names of columns and errors may contain it."""
 _shown = console.is_terminal and not os.environ.get("CI")
 
 
@@ -20,8 +20,8 @@ def say(text: str, style: str | None = None) -> None:
     console.print(text, style=style, soft_wrap=True)
 
 
-def mark(sign: str, style: str, text: str) -> None:
-    """Prints a coloured sign and a text, in one line."""
+def status_line(sign: str, style: str, text: str) -> None:
+    """Prints a coloured sign, such as ✓, and a text in one line."""
     console.print(Text.assemble((sign, style), " ", text), soft_wrap=True)
 
 
@@ -34,7 +34,7 @@ def step(name: str) -> Iterator[None]:
         return
     with console.status(name):
         yield
-    mark("✓", "green", f"{name} {time.perf_counter() - start:.1f} s")
+    status_line("✓", "green", f"{name} {time.perf_counter() - start:.1f} s")
 
 
 def table(title: str, rows: Mapping[str, Any]) -> None:

@@ -21,7 +21,7 @@ from .bundle import Bundle
 from .errors import BundleError, RegistryUnavailable, UserError
 from .evaluation import unseen
 from .evaluation.metric import METRIC, no_worse
-from .events import told
+from .events import notify
 from .load import run as load_test
 from .monitoring import monitor
 from .registry import gates
@@ -197,7 +197,7 @@ def _up(
 ) -> None:
     """Promotes a new version as far as the settings let a schedule do so."""
     done.version = version
-    told.trained(settings, version, done.reason)
+    notify.trained(settings, version, done.reason)
     steps = ["test", "staging", *(["production"] if settings.gates.unattended else [])]
     _move(done, version, steps, settings, registry, compared)
 

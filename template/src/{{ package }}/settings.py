@@ -73,9 +73,9 @@ class Data(Section):
     journal_rows: int = Field(100_000, gt=0)
     """How many of those are read, the newest ones; they are held in memory."""
     store: str = ""
-    """Where each snapshot that a registered version was trained on is kept too: a folder, or an
-    address such as s3://bucket/path, gs://bucket/path or abfs://container/path, for which
-    pyproject.toml needs s3fs, gcsfs or adlfs. Empty keeps them in data/snapshots/ alone."""
+    """Where the snapshot of each registered version is kept too: a folder, or an address such as
+    s3://bucket/path, gs://bucket/path or abfs://container/path, for which pyproject.toml needs
+    s3fs, gcsfs or adlfs. If empty, snapshots are only in data/snapshots/."""
 
 
 class Train(Section):
@@ -188,16 +188,17 @@ class Monitor(Section):
 
 
 class Events(Section):
-    """[events]: who is told of each promotion, rollback, refusal and verdict.
+    """[events]: the webhook that gets each promotion, rollback, refusal, verdict and training.
 
-    What signs them is EVENTS_SECRET, in the environment alone; without it they are not signed.
+    The key that signs them is EVENTS_SECRET, an environment variable only; without it they are not
+    signed.
     """
 
     webhook: str = ""
-    """The address that each is posted to; empty tells nobody. Where it is a secret itself, as
-    Slack's is, it belongs into EVENTS_WEBHOOK, not into the file."""
+    """The address that each event is posted to; if empty, none is. If the address is itself a
+    secret, such as Slack's, put it into EVENTS_WEBHOOK, not into the file."""
     format: Literal["json", "slack"] = "json"
-    """All fields, or the text alone, as Slack's incoming webhooks take it."""
+    """`json` posts all fields; `slack` only the text, for Slack's incoming webhooks."""
 
 
 class Load(Section):
@@ -258,7 +259,7 @@ class Settings(BaseSettings):
                 for name in field.annotation.model_fields  # type: ignore[union-attr]
             }
             given = {k: v for k, v in env_settings.env_vars.items() if k in known}
-            if not given.get("events_webhook"):  # a pipeline's secret that nobody set is empty
+            if not given.get("events_webhook"):  # in a pipeline, a secret that is not set is empty
                 given.pop("events_webhook", None)
             env_settings.env_vars = given
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)

@@ -23,19 +23,19 @@ VARIABLES = {
     registry.SWITCH: "without it nothing is registered, watched or promoted",
     **registry.VARIABLES,
     "DATA_URI": "where the data is, if not in the repository",
-    "DATA_STORE": "where snapshots are kept",
+    "DATA_STORE": "the store of snapshots",
     "RUNNER": "your own runners",
 }
 SECRETS = {
     "JOURNAL_URL": "without it the monitor takes the verdict that `make monitor` noted elsewhere",
-    "EVENTS_WEBHOOK": "who is told of promotions and verdicts",
-    "EVENTS_SECRET": "what signs that",
+    "EVENTS_WEBHOOK": "the webhook for promotions and verdicts",
+    "EVENTS_SECRET": "the key that signs events",
     **{name: "one login of the registry" for login in registry.LOGINS for name in sorted(login)},
     **provider.TOKENS,
 }
 
 OPTIONAL = {*VARIABLES, "EVENTS_WEBHOOK", "EVENTS_SECRET"} - {registry.SWITCH}
-"""Those that are named only where they are set."""
+"""Those that are listed only if they are set."""
 
 
 @dataclass(frozen=True)

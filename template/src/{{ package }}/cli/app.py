@@ -21,7 +21,7 @@ for part in (lifecycle, serving, doctor):
 def main() -> None:
     """Runs a command; an error meant for a person is one line, without a traceback.
 
-    Then it sends the events that wait.
+    Then it sends the events that wait in the outbox.
     """
     try:
         app()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import typer
 
-from ..console import mark
+from ..console import status_line
 from ..errors import UserError, shown
 from ..settings import Settings, load
 
@@ -28,10 +28,10 @@ def examine(settings: Settings) -> bool:
     well = True
     for name, needed, check in _checks(settings):
         try:
-            mark("✓", "green", f"{name}: {check()}")
+            status_line("✓", "green", f"{name}: {check()}")
         except UserError as error:
             well &= not needed
-            mark(*(("✗", "red") if needed else ("-", "yellow")), f"{name}: {error}")
+            status_line(*(("✗", "red") if needed else ("-", "yellow")), f"{name}: {error}")
     return well
 
 
@@ -123,11 +123,11 @@ def _secrets() -> str:
 def _compose() -> str:
     own, example = Path(".env"), Path(".env.example")
     if not own.exists():
-        raise UserError("no .env yet: `make up` makes it of .env.example")
+        raise UserError("no .env yet: `make up` creates it from .env.example")
     set_here = _names(own)
     if lacks := [name for name in _names(example) if name not in set_here]:
         raise UserError(f"{own} lacks {', '.join(lacks)}; copy them from {example}")
-    return f"{own} sets all that {example} does"
+    return f"{own} sets every variable of {example}"
 
 
 def _names(dotenv: Path) -> list[str]:

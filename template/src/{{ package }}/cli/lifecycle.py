@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ..console import console, mark, say, step, table
+from ..console import console, say, status_line, step, table
 from ..errors import UserError, shown
 from ..settings import load
 from .common import REPORTS, Environment, bundle_in, opened_journal, write_report
@@ -48,7 +48,7 @@ def train(
     from ..training.train import train
 
     settings = load()
-    registry = connect(settings)  # first: a wrong password is not to be found after the work
+    registry = connect(settings)  # first, so that a wrong password stops it before the work
     with step("load and validate"):
         if snapshot:
             stored = snapshots.find(snapshot, settings.data.store)
@@ -59,7 +59,7 @@ def train(
     with step("promote to test"):
         try:
             promote("test", settings, registry, version=trained.version)
-        except Overtaken as error:  # by another training; this one's version is registered, too
+        except Overtaken as error:  # by another training; this version is registered all the same
             say(f"warning: {error}", style="yellow")
             environment = "none"
     write_report("train", trained)
@@ -88,7 +88,7 @@ def write_examples(bundle: Any) -> None:
 
 @app.command()
 def reproduce(version: str) -> None:
-    """Make a version again from its commit, lock, snapshot and settings, and compare."""
+    """Train a version again from its commit, lock, snapshot and settings, and compare."""
     from ..registry.store import connect
     from ..training.reproduce import reproduce
 
@@ -102,14 +102,16 @@ def reproduce(version: str) -> None:
 
 @app.command()
 def prune(
-    yes: Annotated[str, typer.Option(help="1 deletes those here; store, the store's too")] = "",
+    yes: Annotated[str, typer.Option(help="1 deletes those here; store, the store's as well")] = "",
 ) -> None:
     """List the snapshots that no registered version was trained on, and delete them if asked to."""
     from ..registry.store import connect
     from ..training import retention
 
     if yes not in ("", "1", "store"):
-        raise UserError(f"YES={yes}: say YES=1, or YES=store to delete in the store, too")
+        raise UserError(
+            f"YES={yes}: is neither 1 (delete here) nor store (delete here and in the store)"
+        )
     settings = load()
     registry = connect(settings)
     found = retention.unneeded(settings, registry)
@@ -121,8 +123,8 @@ def prune(
         for digest in digests:
             say(f"{done} {where}: {digest}")
     say(
-        f"{len(found.here)} snapshots here and {len(found.stored)} in the store are of no version "
-        f"of {registry.name} in {registry.address}, and older than a day",
+        f"{len(found.here)} snapshots here and {len(found.stored)} in the store are older than a "
+        f"day, and no version of {registry.name} in {registry.address} was trained on them",
     )
 
 
@@ -146,7 +148,7 @@ def promote(env: Environment, version: str = "", by: By = "", unattended: bool =
         say(f"{env} holds this version already")
         return
     for gate in move.gates.values():
-        mark("✓", "green", f"{gate['name']}: {gate['detail']}")
+        status_line("✓", "green", f"{gate['name']}: {gate['detail']}")
     before = f", before that {move.back_from}" if move.back_from else ""
     say(f"{env} holds version {move.to}{before}")
 
@@ -154,7 +156,7 @@ def promote(env: Environment, version: str = "", by: By = "", unattended: bool =
 @app.command()
 def rollback(env: Environment, by: By = "") -> None:
     """Go back to the version an environment held before."""
-    from ..events.told import moved
+    from ..events.notify import moved
     from ..registry.history import rollback
     from ..registry.store import connect
 
@@ -167,12 +169,12 @@ def rollback(env: Environment, by: By = "") -> None:
 @app.command()
 def status() -> None:
     """What each environment holds, every version, and the last moves; repairs half-made ones."""
-    from ..events.told import moved
+    from ..events.notify import moved
     from ..registry.status import show
     from ..registry.store import connect
 
     settings = load()
-    show(connect(settings), console, tell=partial(moved, settings))
+    show(connect(settings), console, on_move=partial(moved, settings))
 
 
 @app.command()

@@ -1,1 +1,1 @@
-"""What a webhook is told: moves, refusals, verdicts and trainings, and how it gets there."""
+"""Events for a webhook: moves, refusals, verdicts and trainings, their outbox, and delivery."""

@@ -1,8 +1,8 @@
-"""Events that wait for the webhook: a file each in var/events, until the webhook took it.
+"""The outbox: a file in var/events for each event that the webhook has not accepted yet.
 
-Commands end soon, so nothing is sent while they work: as it ends, each sends what waits, for some
-seconds at most. What is not taken then waits for the next command. A process that is killed loses
-nothing, so an event may come twice, with the same id.
+Nothing is sent while a command works. As it ends, it sends what waits, for a few seconds at most;
+an event that is not accepted waits for the next command. A kill loses no event that is in the
+outbox, so the same event may be sent twice, with the same id.
 """
 
 import json
@@ -22,18 +22,18 @@ from ..files import write
 from ..settings import Events, Settings, load
 
 FOLDER = Path("var/events")
-MOST, OLDEST = 1000, 7 * 86400.0
-"""Events that wait, and seconds that one waits, at most; others are dropped, and that is said."""
-WAIT = 3.0
-"""Seconds that a command lasts longer, at most, where the webhook is slow."""
+MAX_EVENTS, MAX_AGE = 1000, 7 * 86400.0
+"""How many events wait at most, and for how many seconds; the others are dropped and counted."""
+MAX_SECONDS = 3.0
+"""How many seconds a slow webhook delays the end of a command at most."""
 TRIES, PAUSE = 3, 0.5
-"""How often a command tries, and the seconds between: a runner's folder may be gone after it."""
+"""How often a command tries, and the seconds between: a CI runner may delete the folder next."""
 
 
 def add(settings: Settings, event: dict[str, Any], id: str = "") -> None:
-    """Keeps an event; nothing where no webhook is set. Never raises: what it tells of goes on.
+    """Keeps an event if a webhook is set. Never raises, so that the command goes on.
 
-    One of an `id` that waits already is left as it is.
+    If an event with this `id` waits already, nothing changes.
     """
     if not settings.events.webhook:
         return
@@ -47,65 +47,65 @@ def add(settings: Settings, event: dict[str, Any], id: str = "") -> None:
 
 
 def send() -> None:
-    """Sends what waits, in its order, and says in a line what was not sent; never raises."""
-    with suppress(UserError, KeyboardInterrupt):  # who has no settings has heard so already
+    """Sends what waits, oldest first, and prints in one line what was not sent; never raises."""
+    with suppress(UserError, KeyboardInterrupt):  # the command itself has reported wrong settings
         if not _waiting():
             return
-        events, tally = load().events, Tally()
+        events, result = load().events, Result()
         if not events.webhook:
             return
-        worker = threading.Thread(target=_deliver, args=(events, tally), daemon=True)
+        worker = threading.Thread(target=_deliver, args=(events, result), daemon=True)
         worker.start()
-        worker.join(WAIT)
-        why = f"did not answer within {WAIT:g} s" if worker.is_alive() else tally.why
-        if tally.dropped:
-            _say(f"{tally.dropped} dropped: too many, too old, or no event")
+        worker.join(MAX_SECONDS)
+        why = f"did not answer within {MAX_SECONDS:g} s" if worker.is_alive() else result.why
+        if result.dropped:
+            _say(f"{result.dropped} dropped: too many, too old, or not readable")
         if why:
             _say(f"{len(_waiting())} wait in {FOLDER} for the next command: the webhook {why}")
 
 
 @dataclass
-class Tally:
-    """What came of sending."""
+class Result:
+    """The result of sending."""
 
     dropped: int = 0
     why: str = ""
-    """What was wrong the last time; empty once all were taken."""
+    """The last error, to follow `the webhook`; empty once all were accepted."""
 
 
-def _deliver(events: Events, tally: Tally) -> None:
+def _deliver(events: Events, result: Result) -> None:
     from . import webhook  # slow to import
 
-    def tried() -> bool:
-        """Whether to try again. One that is refused holds up no other."""
-        tally.why = ""
+    def send_all() -> bool:
+        """Sends each; returns whether to try again. A refused one does not stop the others."""
+        result.why = ""
         for path in _waiting():
             try:
                 webhook.post(json.loads(path.read_text()), events)
-            except webhook.NotTaken as error:
-                tally.why = str(error)
+            except webhook.NotDelivered as error:
+                result.why = str(error)
                 if error.refused:
                     continue
                 return True
-            except (ValueError, KeyError, TypeError):  # somebody wrote into the file
-                tally.dropped += 1
+            except (ValueError, KeyError, TypeError):  # a file that somebody edited
+                result.dropped += 1
             path.unlink(missing_ok=True)
         return False
 
     try:
-        with _alone():
-            tally.dropped += _prune()
+        with _locked():
+            result.dropped += _prune()
             for attempt in range(TRIES):
                 time.sleep(PAUSE if attempt else 0)
-                if not tried():
+                if not send_all():
                     return
     except OSError as error:
-        tally.why = f"was not asked, {FOLDER}: {error.strerror}"
+        result.why = f"was not called, {FOLDER}: {error.strerror}"
 
 
 @contextmanager
-def _alone() -> Iterator[None]:
-    """Waits until no other command sends; whatever ends that one, its lock is gone."""
+def _locked() -> Iterator[None]:
+    """Waits until no other command sends. A command that is killed frees its lock."""
     import fcntl  # not on every system
 
     with (FOLDER / ".lock").open("w") as lock:
@@ -115,8 +115,10 @@ def _alone() -> Iterator[None]:
 
 def _prune() -> int:
     paths = _waiting()
-    cut = f"{time.time_ns() - int(OLDEST * 1e9):020}"
-    dropped = [path for i, path in enumerate(paths) if len(paths) - i > MOST or path.name < cut]
+    cut = f"{time.time_ns() - int(MAX_AGE * 1e9):020}"
+    dropped = [
+        path for i, path in enumerate(paths) if len(paths) - i > MAX_EVENTS or path.name < cut
+    ]
     for path in dropped:
         path.unlink(missing_ok=True)
     return len(dropped)

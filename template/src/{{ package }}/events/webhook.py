@@ -1,6 +1,6 @@
-"""Posts an event, signed as the Standard Webhooks are: HMAC-SHA256 of its id, the time, and it.
+"""Posts an event, signed as Standard Webhooks are: HMAC-SHA256 of the id, the time and the body.
 
-No message names the address or shows what it answered: Slack's address, for one, is a secret.
+No message contains the address or the body of an answer: Slack's address, for example, is a secret.
 """
 
 import base64
@@ -17,30 +17,30 @@ from urllib.parse import urlsplit
 
 from ..settings import PACKAGE, Events
 
-SECONDS = 3.0
-LATER = {408, 425, 429}
-"""Answers that say nothing against the event itself, as those from 500 on."""
+TIMEOUT = 3.0
+TEMPORARY = {408, 425, 429}
+"""Answers that do not refuse the event itself, like those from 500 on: the same may work later."""
 
 
-class NotTaken(Exception):
-    """Why an event was not taken, to follow `the webhook`."""
+class NotDelivered(Exception):
+    """Why an event was not delivered, to follow `the webhook`."""
 
     def __init__(self, why: str, refused: bool = False) -> None:
         super().__init__(why)
         self.refused = refused
-        """Whether another event may be taken."""
+        """Whether this event was refused, so that others may still be delivered."""
 
 
-class _Here(urllib.request.HTTPRedirectHandler):
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
     def redirect_request(self, *_: Any, **__: Any) -> None:
-        """Follows none: a signed event is for the address that was set."""
+        """Follows none: a signed event is only for the configured address."""
 
 
-OPEN = urllib.request.build_opener(_Here).open
+OPEN = urllib.request.build_opener(_NoRedirects).open
 
 
 def post(event: dict[str, Any], events: Events) -> None:
-    """Posts an event once; raises NotTaken."""
+    """Posts an event once; raises NotDelivered."""
     body = json.dumps({"text": escaped(event["text"])} if events.format == "slack" else event)
     headers = {"content-type": "application/json", "user-agent": PACKAGE}
     if secret := os.environ.get("EVENTS_SECRET"):
@@ -50,21 +50,21 @@ def post(event: dict[str, Any], events: Events) -> None:
         if urlsplit(address).scheme not in ("http", "https"):
             raise ValueError
         asked = urllib.request.Request(address, body.encode(), headers)
-        with OPEN(asked, timeout=SECONDS):
+        with OPEN(asked, timeout=TIMEOUT):
             return
     except HTTPError as error:
         error.close()
-        told = " (a redirect, which is not followed)" if error.code < 400 else ""
-        refused = error.code < 500 and error.code not in LATER
-        raise NotTaken(f"answered {error.code}{told}", refused) from None
-    except Exception as error:  # what urllib says may hold the address
-        raise NotTaken(_why(error)) from None
+        redirect = " (a redirect, which is not followed)" if error.code < 400 else ""
+        refused = error.code < 500 and error.code not in TEMPORARY
+        raise NotDelivered(f"answered {error.code}{redirect}", refused) from None
+    except Exception as error:  # urllib's message may contain the address
+        raise NotDelivered(_why(error)) from None
 
 
 def _why(error: Exception) -> str:
     cause = error.reason if isinstance(error, URLError) else error
     if isinstance(cause, TimeoutError):
-        return f"did not answer within {SECONDS:g} s"
+        return f"did not answer within {TIMEOUT:g} s"
     if isinstance(cause, OSError):
         return f"cannot be reached: {cause.strerror or type(cause).__name__}"
     if isinstance(cause, HTTPException) and not isinstance(cause, InvalidURL):
@@ -73,7 +73,7 @@ def _why(error: Exception) -> str:
 
 
 def signature(id: str, body: bytes, secret: bytes) -> dict[str, str]:
-    """The headers by which a receiver knows who sent a body, when, and whether it had it before."""
+    """The headers from which a receiver knows the sender, the time, and a repeated event."""
     at = str(int(time.time()))
     digest = hmac.digest(secret, f"{id}.{at}.".encode() + body, hashlib.sha256)
     return {
@@ -84,5 +84,5 @@ def signature(id: str, body: bytes, secret: bytes) -> dict[str, str]:
 
 
 def escaped(text: str) -> str:
-    """A text as Slack takes it: nothing in it calls anyone, or is a link."""
+    """A text for Slack in which nothing mentions a user or becomes a link."""
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

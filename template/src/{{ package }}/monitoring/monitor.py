@@ -22,7 +22,7 @@ from ..bundle import Bundle
 from ..evaluation import metric
 from ..evaluation.metric import Value, codes
 from ..evaluation.resampling import groups_of
-from ..events import told
+from ..events import notify
 from ..predict import label
 from ..project.features import KEY, TIME
 from ..registry.base import Registry
@@ -65,8 +65,8 @@ def run(
         bundle = bundles.load(registry.pull(version, VERSIONS, env), any_contract=True)
         watch(seen, bundle, journal, settings.monitor, now.replace(tzinfo=None))
     seen.store()
-    if seen.at == at:  # one that is recalled was told by who saw it
-        told.judged(settings, seen)
+    if seen.at == at:  # not a recalled one: its event was sent when it was new
+        notify.judged(settings, seen)
     if version is not None and journal is not None:
         registry.tag(version, "monitor", seen.note())
     return seen

@@ -1,6 +1,6 @@
-"""What a registry is to the rest of the package: this, and store.py's `connect`, is almost all.
+"""What a registry is to the rest of the package: this Protocol, and three names of store.py.
 
-Of store.py there are beside it `credentials`, for `make doctor`, and `ALONE`, the environment's
+They are `connect`; `credentials`, for `make doctor`; and `LOCAL_VARIABLES`, the environment
 variables that keep a registry in the current folder, for `make reproduce`.
 
 Versions of one registered model; which of them each environment holds, by an alias; notes on them;

@@ -1,8 +1,8 @@
 """Moves between environments, whichever the registry: made, gone back from, and repaired.
 
 Each move is written down as an intent, then the alias is set, then the move is closed. The alias
-follows the last closed move; `repair` finishes what a crash left half done. Where events are
-wanted, `tell` is called before a move is closed, so a kill loses none; one may be told twice.
+follows the last closed move; `repair` finishes what a crash left half done. `on_move` is called
+before a move is closed: a kill loses no event, but may cause the same event twice.
 """
 
 from collections.abc import Callable
@@ -11,26 +11,28 @@ from ..errors import UserError
 from ..training.provenance import git, user
 from .base import Move, Registry
 
-Tell = Callable[[Move], None]
-"""What is done with a move that was made, before it is closed."""
+OnMove = Callable[[Move], None]
+"""Called with each move, after the alias is set and before the move is closed."""
 
 
-def nobody(_: Move) -> None:
-    """Tells nobody."""
+def do_nothing(_: Move) -> None:
+    """The default: no event is made of a move."""
 
 
 class Overtaken(UserError):
-    """Somebody else's move at the same time is the one that counts."""
+    """Another move was made at the same time, and the alias follows that one."""
 
 
-def rollback(environment: str, registry: Registry, by: str = "", tell: Tell = nobody) -> Move:
+def rollback(
+    environment: str, registry: Registry, by: str = "", on_move: OnMove = do_nothing
+) -> Move:
     """Goes back to the version before, again and again; raises UserError at the first one."""
-    repair(environment, registry, tell)
+    repair(environment, registry, on_move)
     held = rollback_path(registry.moves(environment))
     if len(held) < 2:
         raise UserError(f"{environment}: there is no earlier version to go back to")
     move = Move(environment, "rollback", held[-2], held[-1], by or user(), git()[0])
-    return make(move, registry, tell)
+    return make(move, registry, on_move)
 
 
 def rollback_path(moves: list[Move]) -> list[str]:
@@ -50,14 +52,14 @@ def rolled_back(moves: list[Move]) -> set[str]:
     return {move.back_from for move in moves if move.kind == "rollback"}
 
 
-def make(move: Move, registry: Registry, tell: Tell = nobody) -> Move:
+def make(move: Move, registry: Registry, on_move: OnMove = do_nothing) -> Move:
     """Makes a move; a kill at any point leaves what `repair` finishes or drops.
 
-    Raises Overtaken when somebody else's move at the same time is the one that counts.
+    Raises Overtaken when another move was made at the same time and the alias follows that one.
     """
     registry.intend(move)
     registry.set_alias(move.environment, move.to)
-    tell(move)
+    on_move(move)
     registry.close(move)
     last = _settle(move.environment, registry)
     if last and last.to != move.to:
@@ -80,12 +82,12 @@ def _settle(environment: str, registry: Registry) -> Move | None:
     return moves[-1] if moves else None
 
 
-def repair(environment: str, registry: Registry, tell: Tell = nobody) -> list[str]:
+def repair(environment: str, registry: Registry, on_move: OnMove = do_nothing) -> list[str]:
     """Finishes moves that were killed half way; returns what was done, a line each."""
     done = []
     for move in registry.moves(environment, closed=False):
         if registry.alias(environment) == move.to:
-            tell(move)
+            on_move(move)
             registry.close(move)
             done.append(f"{environment}: closed the {move.kind} to version {move.to}")
         else:

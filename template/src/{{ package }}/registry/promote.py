@@ -5,7 +5,7 @@ from functools import partial
 
 from .. import bundle as bundles
 from ..errors import UserError
-from ..events import told
+from ..events import notify
 from ..settings import ENVIRONMENTS, VERSIONS, Settings
 from ..training.provenance import git, user
 from .base import Move, Registry, require, version_in
@@ -38,8 +38,8 @@ def promote(
     Returns None when it is there already. Raises Refused when a gate says no, UserError when
     there is nothing to promote.
     """
-    tell = partial(told.moved, settings)
-    repair(environment, registry, tell)
+    on_move = partial(notify.moved, settings)
+    repair(environment, registry, on_move)
     version = version or _next(environment, registry)
     holder = registry.alias(environment)
     if version == holder:
@@ -54,9 +54,9 @@ def promote(
     candidate = Candidate(bundle, version, holder, by, compared)
     said = gates(environment, candidate, settings, registry)
     if not all(gate.passed for gate in said):
-        no = Refused(environment, version, said)
-        told.refused(settings, environment, version, by or user(), said, str(no))
-        raise no
+        refusal = Refused(environment, version, said)
+        notify.refused(settings, environment, version, by or user(), said, str(refusal))
+        raise refusal
     registry.copy_into(environment, version, bundle.digest)
     move = Move(
         environment,
@@ -67,7 +67,7 @@ def promote(
         git()[0],
         {g.name: asdict(g) for g in said},
     )
-    return make(move, registry, tell)
+    return make(move, registry, on_move)
 
 
 def _next(environment: str, registry: Registry) -> str:

@@ -8,14 +8,16 @@ from rich.table import Table
 from ..errors import NotPermitted
 from ..settings import ENVIRONMENTS
 from .base import Move, Registry, Version
-from .history import Tell, nobody, repair, rolled_back
+from .history import OnMove, do_nothing, repair, rolled_back
 
 
-def show(registry: Registry, console: Console, moves: int = 10, tell: Tell = nobody) -> None:
+def show(
+    registry: Registry, console: Console, moves: int = 10, on_move: OnMove = do_nothing
+) -> None:
     """Prints the versions and the last moves; repairs moves that were killed half way."""
     for environment in ENVIRONMENTS:
         try:
-            for line in repair(environment, registry, tell):
+            for line in repair(environment, registry, on_move):
                 console.print(f"repaired {line}", style="yellow", soft_wrap=True)
         except NotPermitted as error:  # who may only read still sees what there is
             said = f"not repaired {environment}: {error}"

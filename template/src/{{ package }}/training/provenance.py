@@ -22,7 +22,7 @@ PROJECT = Path("pyproject.toml")
 def git() -> tuple[str, bool]:
     """The commit, or "none" where there is no repository, and whether files differ from it.
 
-    Those in locks/ do not count: a manifest keeps their digest.
+    Changes in locks/ do not count, since the manifest keeps the digest of the lock.
     """
 
     def ask(*arguments: str) -> str:

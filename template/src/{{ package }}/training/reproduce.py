@@ -1,7 +1,7 @@
-"""Makes a version again from what the registry knows of it, and compares the two.
+"""Trains a version again from what the registry knows about it, and compares the two.
 
-It is trained in a worktree of its commit, with its lock, its snapshot and its settings, and with a
-registry of the worktree's own. Nothing of that outlives the comparison.
+The training runs in a git worktree of the version's commit, with its lock, snapshot and settings,
+and with a registry inside the worktree. The worktree is removed after the comparison.
 """
 
 import fcntl
@@ -23,61 +23,61 @@ from ..console import step
 from ..errors import BundleError, UserError
 from ..evaluation.unseen import JUDGED
 from ..registry.base import Registry, require
-from ..registry.store import ALONE
+from ..registry.store import LOCAL_VARIABLES
 from ..settings import PACKAGE, VERSIONS, Settings
 from . import snapshots
 from .provenance import LOCK, lock
 
 WORKTREES = Path("var/reproduce")
-FACTS = ("data", "lock", "python", "machine")
-"""What a manifest keeps beside its settings of that by which a model may come out otherwise."""
+COMPARED = ("data", "lock", "python", "machine")
+"""Fields of the manifest, beside the settings of [train], that can explain a difference."""
 
 
 @dataclass(frozen=True)
 class Reproduced:
-    """A version, and the same made again."""
+    """The comparison of a version with the one that was trained again."""
 
     version: str
     same: bool
-    """The same bytes for ONNX; for skops, whose files are never the same, the same predictions."""
+    """The same bytes for ONNX; for skops, whose files always differ, the same predictions."""
     bytes: bool
-    """Whether the model's file is the same."""
+    """Whether the model's file has the same bytes."""
     largest: float | None
-    """The largest difference of a prediction, as `bundle.differences` measures it; None where other
-    rows were predicted."""
+    """The largest difference of a prediction, as `bundle.differences` measures it; None if the two
+    did not predict the same number of rows."""
     predictions: int
-    """How many were compared: of the examples, and of the rows that judged."""
+    """How many were compared: those for the examples and for the rows that judged the version."""
     differs: list[str]
-    """What is known to differ of that by which it was made, each in a few words."""
+    """What differs between the two trainings (data, lock, Python, machine, settings), one each."""
 
     @property
     def summary(self) -> str:
-        """The same in a line."""
+        """The result in one line."""
         why = "; ".join(self.differs)
         if self.same:
             how = "the same bytes" if self.bytes else f"the same {self.predictions:,} predictions"
             return f"version {self.version} was made again: {how}{why and f', though {why}'}"
         if self.largest == 0:
-            how = f"its file differs, and {self.predictions:,} predictions do not"
+            how = f"its file differs, but none of {self.predictions:,} predictions does"
         elif self.largest is None:
-            how = "other rows were predicted"
+            how = "the number of predictions differs"
         else:
             how = f"its predictions differ by up to {self.largest:.2g}"
         why = why or (
-            "nothing that is known differs: does project/model.py draw random numbers without its "
-            "seed, or was this another processor?"
+            "data, lock, Python, machine and settings are the same: does project/model.py draw "
+            "random numbers without the seed, or is this another processor?"
         )
-        return f"version {self.version} is not the same when it is made again: {how}; {why}"
+        return f"version {self.version} was made again and is not the same: {how}; {why}"
 
 
 def reproduce(version: str, settings: Settings, registry: Registry) -> Reproduced:
-    """Trains a version again and compares; raises UserError where what it needs is not there."""
+    """Trains a version again and compares; raises UserError if what it needs is missing."""
     if not version:
         raise UserError("say which version: make reproduce VERSION=1")
     require(version, registry)
     kept = registry.pull(version, VERSIONS)
     if not intact(kept, digest_of(kept)):
-        raise BundleError(f"{kept}: is not the bundle that was registered; refused")
+        raise BundleError(f"{kept}: its files are not those of its manifest; refused")
     made = _manifest(kept)
     _require_commit(version, made)
     snapshot = snapshots.find(made.data, settings.data.store)
@@ -89,10 +89,10 @@ def reproduce(version: str, settings: Settings, registry: Registry) -> Reproduce
 
 
 def compare(version: str, kept: Path, again: Path) -> Reproduced:
-    """Compares the bundle of a version with the one that was made again.
+    """Compares the bundle of a version with the bundle of the second training.
 
-    It runs no code of either: a bundle holds the predictions of its examples, and those of the
-    rows that judged it.
+    No model is run: each bundle contains the predictions for its examples and for the rows that
+    judged the version.
     """
     old, new = _manifest(kept), _manifest(again)
     (model,) = [name for name in old.files if name.startswith("model.")]
@@ -103,7 +103,7 @@ def compare(version: str, kept: Path, again: Path) -> Reproduced:
         classifies = old.classes is not None
         found = [differences(*pair, classifies) for pair in zip(expected, given, strict=True)]
         largest = float(np.concatenate(found).max(initial=0.0))
-    facts = {name: (getattr(old, name), getattr(new, name)) for name in FACTS}
+    facts = {name: (getattr(old, name), getattr(new, name)) for name in COMPARED}
     facts |= {f"train.{name}": (was, new.train.get(name)) for name, was in old.train.items()}
     differs = [
         f"{name}: {was} then, {now} now"
@@ -111,7 +111,7 @@ def compare(version: str, kept: Path, again: Path) -> Reproduced:
         if was not in ("", now)
     ]
     if not old.train:
-        differs.append("its settings are not kept, so those of its commit were taken")
+        differs.append("its manifest has no settings, so those of its commit were used")
     return Reproduced(
         version,
         same or (model.endswith(".skops") and largest == 0),
@@ -127,7 +127,7 @@ def _manifest(path: Path) -> Manifest:
 
 
 def _predictions(path: Path) -> list[np.ndarray]:
-    """Those of the examples, by the model; those that judged, by models of the rows before."""
+    """The model's predictions for the examples, and those of the earlier models that judged it."""
     examples = json.loads((path / "examples.json").read_text())
     found = [np.array([example["expected"] for example in examples], dtype=np.float64)]
     if (path / JUDGED).exists():
@@ -137,34 +137,34 @@ def _predictions(path: Path) -> list[np.ndarray]:
 
 
 def _require_commit(version: str, made: Manifest) -> None:
-    """Raises UserError where the code that made a version is not to be had."""
+    """Raises UserError if the code that trained a version is not known or not in this clone."""
     if made.commit == "none":
         raise UserError(
-            f"version {version} names no commit: it was trained outside of a git repository, so "
-            "its code is not known; train a new version in one"
+            f"version {version} has no commit: it was trained outside of a git repository, so its "
+            "code is not known; train a new version in a repository"
         )
     if made.dirty:
         raise UserError(
-            f"version {version} was trained with changes that are in no commit (on "
-            f"{made.commit[:8]}), so its code is not known; commit, then train a new version"
+            f"version {version} was trained with uncommitted changes (on {made.commit[:8]}), so "
+            "its code is not known; commit, then train a new version"
         )
     if _git("cat-file", "-e", f"{made.commit}^{{commit}}").returncode:
         raise UserError(
             f"commit {made.commit[:12]} of version {version} is not here: run `git fetch` (in a "
-            "shallow clone with --unshallow); if nobody pushed it, push it from where it is"
+            "shallow clone with --unshallow); if it was never pushed, push it from where it is"
         )
 
 
 @contextmanager
 def _worktree(commit: str) -> Iterator[Path]:
-    """The project in a clean worktree of a commit; it goes in the end, whatever happens.
+    """The project in a clean worktree of a commit, which is always removed in the end.
 
-    One at a time: what a killed one left goes first.
+    Only one process at a time may do this; what a killed one left is removed first.
     """
     WORKTREES.mkdir(parents=True, exist_ok=True)
     folder = os.open(WORKTREES, os.O_RDONLY)
     try:
-        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)  # a kill frees it
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)  # a kill frees the lock
         for left in WORKTREES.iterdir():
             _discard(left)
         root = WORKTREES / commit[:12]
@@ -176,33 +176,38 @@ def _worktree(commit: str) -> Iterator[Path]:
         finally:
             _discard(root)
     except BlockingIOError:
-        raise UserError(f"{WORKTREES}: `make reproduce` runs here already; wait for it") from None
+        raise UserError(
+            f"{WORKTREES}: `make reproduce` runs here already; wait until it ends"
+        ) from None
     finally:
         os.close(folder)
 
 
 def _discard(root: Path) -> None:
     _git("worktree", "remove", "--force", str(root))
-    shutil.rmtree(root, ignore_errors=True)  # what git does not call a worktree
+    shutil.rmtree(root, ignore_errors=True)  # if git does not know it as a worktree
 
 
 def _environment(folder: Path, made: Manifest) -> str:
-    """The Python to train with: of this environment if it is that of the version's lock, else of
-    one that the worktree makes, if its commit has that lock, else of this one all the same."""
+    """The Python to train with.
+
+    It is that of this environment if the lock is the version's; otherwise that of an environment
+    that `make setup` creates in the worktree, if the commit has that lock; otherwise this one.
+    """
     python = platform.python_version_tuple()[:2]
     here = lock() == made.lock and tuple((made.python or "").split(".")[:2]) in (python, ("",))
     if not here and lock(folder / LOCK) == made.lock:
         with step("make setup"):
             _run("setup", ["make", "setup"], folder, made)
         return str(folder / ".venv" / "bin" / "python")
-    if LOCK.exists():  # so that what is made says what made it
+    if LOCK.exists():  # so that the new manifest names the lock in use
         (folder / LOCK).parent.mkdir(exist_ok=True)
         shutil.copyfile(LOCK, folder / LOCK)
     return sys.executable
 
 
 def _train(folder: Path, python: str, made: Manifest, snapshot: snapshots.Snapshot) -> Path:
-    """Trains in the worktree, by its own code; returns the bundle, which goes with it."""
+    """Trains with the worktree's code; returns the bundle, which is removed with the worktree."""
     there = folder / snapshot.path
     there.parent.mkdir(parents=True, exist_ok=True)
     there.symlink_to(snapshot.path.absolute())
@@ -213,19 +218,19 @@ def _train(folder: Path, python: str, made: Manifest, snapshot: snapshots.Snapsh
 
 
 def _variables(folder: Path, made: Manifest) -> dict[str, str]:
-    """The environment's variables, with the version's settings instead of those of now, and with a
-    registry and a store of nobody else's."""
+    """The environment variables, with the version's settings of [train] instead of the current
+    ones, a registry in the worktree, and no store."""
     hidden = ("TRAIN_", "DATA_", "MAKE", "MFLAGS", "VIRTUAL_ENV")
     found = {name: value for name, value in os.environ.items() if not name.startswith(hidden)}
     for name, value in made.train.items():
         if value is not None:
             found[f"TRAIN_{name.upper()}"] = value if isinstance(value, str) else json.dumps(value)
     path = os.pathsep.join(filter(None, [str(folder / "src"), os.environ.get("PYTHONPATH")]))
-    return {**found, **ALONE, "DATA_STORE": "", "PYTHONPATH": path}
+    return {**found, **LOCAL_VARIABLES, "DATA_STORE": "", "PYTHONPATH": path}
 
 
 def _run(what: str, command: list[str], folder: Path, made: Manifest) -> None:
-    """Runs a command in the worktree; raises UserError with what it said last if it fails."""
+    """Runs a command in the worktree; raises UserError with its last line if it fails."""
     given = _variables(folder, made)
     done = subprocess.run(
         command, cwd=folder, env=given, check=False, capture_output=True, text=True
@@ -240,5 +245,5 @@ def _git(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def _last(said: str) -> str:
-    """The last line that says something."""
-    return next(filter(None, reversed(said.splitlines())), "it said nothing")
+    """The last line that is not empty."""
+    return next(filter(None, reversed(said.splitlines())), "no output")

@@ -1,4 +1,4 @@
-"""Which snapshots may go: those that no registered version was trained on."""
+"""Which snapshots may be deleted: those that no registered version was trained on."""
 
 import time
 from dataclasses import dataclass
@@ -17,17 +17,17 @@ class Unneeded:
 
     here: list[str]
     stored: list[str]
-    """In the store; none where there is no store."""
+    """Those in the store; empty if there is no store."""
 
 
 def unneeded(settings: Settings, registry: Registry) -> Unneeded:
-    """What may go; of the last day nothing, since a training may be about to register a version.
+    """What may be deleted: nothing younger than a day, since a training may be about to register.
 
-    Raises UserError where a version does not say what it was trained on.
+    Raises UserError if a version does not say which snapshot it was trained on.
     """
-    # Snapshots are listed before versions: a version registered meanwhile is one of those seen.
+    # Snapshots are listed before versions, so that a version registered in between is seen.
     here, url = _here(), settings.data.store
-    stored = store.digests(url, store.SPARED) if url else []
+    stored = store.digests(url, store.MIN_AGE) if url else []
     needed = _needed(registry)
     return Unneeded(
         [digest for digest in here if digest not in needed],
@@ -36,7 +36,7 @@ def unneeded(settings: Settings, registry: Registry) -> Unneeded:
 
 
 def delete(found: Unneeded, url: str = "") -> None:
-    """Deletes those that are here, and with the address of the store those that are there."""
+    """Deletes those on this machine and, with the address of the store, those in the store."""
     for digest in found.here:
         _path(digest).unlink(missing_ok=True)
     for digest in found.stored if url else []:
@@ -44,7 +44,7 @@ def delete(found: Unneeded, url: str = "") -> None:
 
 
 def _here() -> list[str]:
-    old = time.time() - store.SPARED
+    old = time.time() - store.MIN_AGE
     return sorted(p.stem for p in SNAPSHOTS.glob("*.parquet") if p.stat().st_mtime <= old)
 
 
@@ -53,7 +53,7 @@ def _path(digest: str) -> Path:
 
 
 def _needed(registry: Registry) -> set[str]:
-    """The snapshots of all versions, and of those that environments keep as copies."""
+    """The snapshots of all versions, and of the copies that environments hold."""
     found = {v.version: v.tags.get("data", "") for v in registry.versions()}
     for environment in ENVIRONMENTS:
         if version := registry.alias(environment):
@@ -61,6 +61,6 @@ def _needed(registry: Registry) -> set[str]:
     if unsaid := [version for version, digest in found.items() if not digest]:
         raise UserError(
             f"version {unsaid[0]} of {registry.name} does not say which snapshot it was trained "
-            "on, so nothing is known to be unneeded; delete that version, or tag it: data = DIGEST"
+            "on, so no snapshot is safe to delete; delete that version, or tag it: data = DIGEST"
         )
     return set(found.values())

@@ -404,9 +404,9 @@ def store(frame: pd.DataFrame, source: str, counts: dict[str, int] | None = None
 
 
 def find(fingerprint: str, url: str = "") -> Snapshot:
-    """An earlier snapshot by its fingerprint, or the beginning of it, with what its name promises.
+    """An earlier snapshot by its fingerprint, or the beginning of it; its content is checked.
 
-    One that is not here is fetched from the store at `url`, if there is one. Raises UserError.
+    If it is not here, it is fetched from the store at `url`, if one is given. Raises UserError.
     """
     found = {path.stem for path in SNAPSHOTS.glob(f"{fingerprint}*.parquet")}
     if fetched := not found and bool(url):
@@ -414,8 +414,8 @@ def find(fingerprint: str, url: str = "") -> Snapshot:
     if len(found) != 1:
         where = f"{SNAPSHOTS} and {shown(url)}" if url else f"{SNAPSHOTS} (no [data] store is set)"
         raise UserError(
-            f"{fingerprint}: names {len(found) or 'no'} snapshots in {where}; `make data` makes "
-            "one of the data as it is now"
+            f"{fingerprint}: names {len(found) or 'no'} snapshots in {where}; `make data` stores "
+            "one of the current data"
         )
     (digest,) = found
     path = SNAPSHOTS / f"{digest}.parquet"
@@ -423,5 +423,5 @@ def find(fingerprint: str, url: str = "") -> Snapshot:
         stored.fetch(digest, url, path)
         say(f"fetched snapshot {digest[:12]} from {shown(url)}")
     elif not sha256(path).startswith(digest):
-        raise UserError(f"{path}: was changed or cut short: its digest is another; delete it")
+        raise UserError(f"{path}: was changed or cut short: its digest does not match; delete it")
     return Snapshot(path, digest, str(path))

@@ -1,7 +1,7 @@
-"""The store, [data] store: each snapshot that a registered version was trained on, by its digest.
+"""The store, [data] store: the snapshot of each registered version, named by its digest.
 
-It is a folder, or an address that fsspec knows, such as s3://bucket/path. A snapshot is there whole
-or not at all, and it must have its digest when it is fetched.
+It is a folder, or an address that fsspec supports, such as s3://bucket/path. A snapshot is stored
+completely or not at all, and its digest is checked when it is fetched.
 """
 
 import time
@@ -16,20 +16,20 @@ from ..files import sha256
 from ..settings import PACKAGE
 
 ATOMIC = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az"}
-"""Where a file is there only once all of it was written. Elsewhere it gets its name last."""
-SPARED = 86_400
-"""Seconds for which nothing that was written may go: a version may be about to need it."""
+"""Protocols that show a file only when it is complete. Elsewhere a file is renamed at the end."""
+MIN_AGE = 86_400
+"""Seconds before a snapshot may be deleted: a training may be about to register a version."""
 
 
 def keep(snapshot: Path, url: str) -> None:
-    """Puts a snapshot into the store; raises UserError where that fails.
+    """Puts a snapshot into the store; raises UserError if that fails.
 
-    One that is there already is written again once half of SPARED has passed.
+    A complete copy there is written again only if it is older than half of MIN_AGE.
     """
     with _opened(url) as (files, root):
         target = f"{root}/{snapshot.name}"
         whole = files.exists(target) and files.size(target) == snapshot.stat().st_size
-        if whole and _age(files, target) < SPARED / 2:
+        if whole and _age(files, target) < MIN_AGE / 2:
             return
         if url.partition("://")[0] in ATOMIC:
             files.put_file(str(snapshot), target)
@@ -40,18 +40,18 @@ def keep(snapshot: Path, url: str) -> None:
             files.put_file(str(snapshot), draft)
             files.mv(draft, target)
         finally:
-            with suppress(Exception):  # it has its name, or what happened counts more
+            with suppress(Exception):  # it was renamed, or the error above matters more
                 files.rm_file(draft)
 
 
 def check(url: str) -> None:
-    """Raises UserError where the store does not answer, so that nobody trains in vain."""
+    """Raises UserError if the store does not answer: better before the training than after."""
     with _opened(url) as (files, root):
         files.exists(root)
 
 
 def fetch(digest: str, url: str, to: Path) -> None:
-    """Puts a snapshot of the store at `to`, whole or not at all; raises UserError."""
+    """Copies a snapshot from the store to `to`, completely or not at all; raises UserError."""
     draft = to.with_name(f".{to.name}.{uuid.uuid4().hex}")
     to.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -59,8 +59,8 @@ def fetch(digest: str, url: str, to: Path) -> None:
             files.get_file(f"{root}/{digest}.parquet", str(draft))
         if not sha256(draft).startswith(digest):
             raise UserError(
-                f"snapshot {digest[:12]} in {shown(url)} was changed or cut short: its digest is "
-                "another; delete it there, and put a whole copy in its place"
+                f"snapshot {digest[:12]} in {shown(url)} was changed or cut short: its digest does "
+                "not match; delete it there, and put a complete copy in its place"
             )
         draft.replace(to)
     finally:
@@ -68,7 +68,7 @@ def fetch(digest: str, url: str, to: Path) -> None:
 
 
 def digests(url: str, seconds: float = 0) -> list[str]:
-    """The snapshots that were written into the store so many seconds ago, or earlier."""
+    """The snapshots in the store that are at least so many seconds old."""
     with _opened(url) as (files, root):
         paths = files.ls(root, detail=False) if files.exists(root) else []
         found = {Path(path).stem: path for path in paths if path.endswith(".parquet")}
@@ -87,9 +87,9 @@ def _age(files: Any, path: str) -> float:
 
 @contextmanager
 def _opened(url: str) -> Iterator[tuple[Any, str]]:
-    """The file system of a store, and its folder for this project's snapshots in it.
+    """The file system of a store, and the folder of this project's snapshots in it.
 
-    Raises UserError, in a line, for whatever the store's client raises.
+    Raises a UserError of one line for whatever the store's client raises.
     """
     import fsspec
 
@@ -100,7 +100,7 @@ def _opened(url: str) -> Iterator[tuple[Any, str]]:
     except UserError:
         raise
     except Exception as error:  # each client has errors of its own
-        told = f"[data] store = {shown(url)}: {reason(error, url)}"
+        message = f"[data] store = {shown(url)}: {reason(error, url)}"
         if isinstance(error, ImportError):  # it names the package
-            told += "; add it to `train` in pyproject.toml, then run `make lock`"
-        raise UserError(told) from None
+            message += "; add it to `train` in pyproject.toml, then run `make lock`"
+        raise UserError(message) from None

@@ -56,7 +56,7 @@ def train(
     """Trains on a snapshot and registers the version; returns what was made.
 
     The best procedure is found on the newest rows and then run on all of them; `judged` says which
-    it is where that is known already. The snapshot is in the store, where there is one, before the
+    it is where that is known already. If there is a store, the snapshot is written to it before the
     version is registered. Raises UserError when the data cannot be trained on or stored, when the
     model of all rows is worse than the models that judged it, or cannot be exported.
     """
@@ -103,8 +103,8 @@ def train(
                 snapshot.source,
                 requirements(),
             )
-            with suppress(PermissionError):  # another account's
-                os.utime(snapshot.path)  # as new as the version that needs it, see retention.py
+            with suppress(PermissionError):  # the file is another user's
+                os.utime(snapshot.path)  # retention.py keeps what is younger than a day
             if settings.data.store:
                 store.keep(snapshot.path, settings.data.store)
             version = registry.register(run, made)

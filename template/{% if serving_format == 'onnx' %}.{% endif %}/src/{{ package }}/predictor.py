@@ -47,7 +47,7 @@ def export(model: Any, numbers: int, categories: int, path: Path) -> None:
                 f"vectorizer of project/model.py{ELSE}"
             )
         imports = sorted(onnx.opset_import, key=lambda operators: operators.domain)
-        del onnx.opset_import[:]  # they came from a set, whose order another process does not have
+        del onnx.opset_import[:]  # they came from a set, whose order differs between processes
         onnx.opset_import.extend(imports)
         path.write_bytes(onnx.SerializeToString(deterministic=True))
         load(path)

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-# The client's own 7 tries take four minutes, its wait of two minutes for a server that is silent
-# comes on top of each, and a server that is busy may send it away for hours.
+# MLflow's defaults wait too long: 7 retries take four minutes, each waits two minutes for a silent
+# server, and a Retry-After header may ask for hours.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
 os.environ.setdefault("MLFLOW_HTTP_RESPECT_RETRY_AFTER_HEADER", "false")
@@ -60,13 +60,13 @@ LOCATIONS = {
 }
 """Where MLflow's database says where artifacts are."""
 CREDENTIALS = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
-ALONE = {"MLFLOW_TRACKING_URI": "", "MLFLOW_REGISTRY_URI": ""}
-"""The environment's variables that keep the registry in the current folder."""
-_SAID = re.compile(
+LOCAL_VARIABLES = {"MLFLOW_TRACKING_URI": "", "MLFLOW_REGISTRY_URI": ""}
+"""Environment variables that keep the registry in the current folder."""
+_STATUS_IN_MESSAGE = re.compile(
     r"(?:failed with error code|too many) (?P<status>\d{3})\b"
     r"|\b(?P<http>\d{3}) (?:Client|Server) Error\b"
 )
-"""How MLflow's client names the status of an answer."""
+"""How the messages of MLflow's client contain the HTTP status of an answer."""
 
 
 def connect(settings: Settings) -> Registry:
@@ -75,7 +75,7 @@ def connect(settings: Settings) -> Registry:
 
 
 def credentials() -> str:
-    """Which of a server's credentials are set, by name; raises UserError when they are not."""
+    """The names of the credentials that are set; raises UserError if no login is complete."""
     found = [name for name in CREDENTIALS if os.environ.get(name)]
     *login, token = CREDENTIALS
     lacks = [name for name in login if name not in found]
@@ -96,7 +96,7 @@ def mlflow_errors() -> Iterator[None]:
         kind, said = RegistryUnavailable, reason(error, uri)
         hint = (
             "check that the server runs and MLFLOW_TRACKING_URI names it; its log says whether its "
-            "database or its artifact store is away"
+            "database or its artifact store is down"
         )
         status = _status(error)
         if status == 401:
@@ -105,7 +105,7 @@ def mlflow_errors() -> Iterator[None]:
         elif status == 403:
             kind, hint = NotPermitted, "ask who manages it for the permission"
         elif status == 429:
-            hint = "it is asked too often; try again later"
+            hint = "too many requests; try again later"
         raise kind(f"registry {shown(uri)}: {said}; {hint}") from error
 
 
@@ -113,14 +113,14 @@ def _status(error: Exception) -> int:
     """The HTTP status that a server answered with; 0 if it did not answer."""
     if getattr(error, "error_code", "") == "PERMISSION_DENIED":
         return 403
-    found = _SAID.search(str(error))
+    found = _STATUS_IN_MESSAGE.search(str(error))
     return int(found["status"] or found["http"]) if found else 0
 
 
-def insist(call: Callable[..., object], *given: object) -> None:
-    """Calls again what fails because somebody else wrote the same row at the same moment.
+def retry_once(call: Callable[..., object], *given: object) -> None:
+    """Calls again, once, if another process wrote the same row at the same moment.
 
-    MLflow inserts what it did not find, and the database refuses the second one.
+    MLflow inserts a row that it did not find; the database refuses the second insert.
     """
     try:
         call(*given)
@@ -158,7 +158,7 @@ class MlflowRegistry:
                 LOCAL.mkdir(exist_ok=True)
             self.client = mlflow.MlflowClient()
             _keep_movable()
-            if given:  # whoever may log in may ask this: a wrong password is said before the work
+            if given:  # every user may do this; a wrong password fails here, before the work
                 self.client.search_registered_models(max_results=1)
 
     @contextmanager
@@ -274,12 +274,14 @@ class MlflowRegistry:
                     f"{model}: keeps no version {version}, which its last move names; was that "
                     f"move made by a promotion? If not, delete its run in {model}-moves"
                 )
-            insist(self.client.set_registered_model_alias, model, environment, number)
+            retry_once(self.client.set_registered_model_alias, model, environment, number)
 
     def tag(self, version: str, key: str, value: str, environment: str = "test") -> None:
         """Writes a note on a version, where an environment keeps it."""
         with mlflow_errors():
-            insist(self.client.set_model_version_tag, *self._kept(environment, version), key, value)
+            retry_once(
+                self.client.set_model_version_tag, *self._kept(environment, version), key, value
+            )
 
     def note(self, version: str, key: str, environment: str = "test") -> str:
         """What `tag` wrote on a version; empty if nothing."""
@@ -304,8 +306,8 @@ class MlflowRegistry:
             manifest = next(Path(got).glob("data/*/manifest.json"), None)
             if manifest is None:
                 raise UserError(
-                    f"{model} {number}: holds no bundle: train did not make it, or the server's "
-                    "artifact store has lost it"
+                    f"{model} {number}: contains no bundle: it was not made by train, or the "
+                    "server's artifact store has lost it"
                 )
             if digest_of(manifest.parent) != digest:
                 raise BundleError(
@@ -339,7 +341,7 @@ class MlflowRegistry:
         clocks say of those who made them."""
         if place(move, self.moves(move.environment)):
             with mlflow_errors():
-                insist(self.client.set_tag, move.id, "closed", repr(move.at))
+                retry_once(self.client.set_tag, move.id, "closed", repr(move.at))
                 self.client.set_terminated(move.id)
 
     def abandon(self, move: Move) -> None:
@@ -430,7 +432,7 @@ class MlflowRegistry:
             )
             entity = data._to_mlflow_entity()
         inputs = [DatasetInput(entity, [InputTag("mlflow.data.context", "training")])]
-        insist(self.client.log_inputs, run, inputs)
+        retry_once(self.client.log_inputs, run, inputs)
 
     def _log_model(self, run: str, training: Training) -> str:
         from mlflow.models import ModelSignature, infer_signature

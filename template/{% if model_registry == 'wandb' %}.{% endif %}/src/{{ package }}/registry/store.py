@@ -44,12 +44,12 @@ from .folder import FolderRegistry
 from .tracking import OFFLINE, log, tracked
 
 for _name in [name for name in os.environ if name.startswith("WANDB_")]:
-    if not os.environ[_name]:  # as a pipeline passes on what it does not have; W&B refuses it
+    if not os.environ[_name]:  # a pipeline passes unset variables as empty; W&B refuses them
         del os.environ[_name]
 
 CREDENTIALS = ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE")
-ALONE = {"WANDB_MODE": "offline", "WANDB_DIR": "var", "WANDB_DATA_DIR": "var/wandb"}
-"""The environment's variables that keep the registry in the current folder."""
+LOCAL_VARIABLES = {"WANDB_MODE": "offline", "WANDB_DIR": "var", "WANDB_DATA_DIR": "var/wandb"}
+"""Environment variables that keep the registry in the current folder."""
 KIND = "model"
 """The type of the artifacts."""
 TIMEOUT = 20
@@ -68,8 +68,10 @@ def connect(settings: Settings) -> Registry:
 
 
 def credentials() -> str:
-    """Which of W&B's credentials are set, by name; raises UserError when none is, or a variable of
-    W&B's has a value that its client refuses."""
+    """The names of W&B's credentials that are set.
+
+    Raises UserError if none is, or if W&B's client refuses the value of one of its variables.
+    """
     try:
         wandb.setup()
     except ValidationError as error:
@@ -99,9 +101,9 @@ def wandb_errors() -> Iterator[None]:
         hint = "check WANDB_BASE_URL, the credentials, and WANDB_ENTITY"
         if _refused(error):
             kind, hint = NotPermitted, "ask who manages it for the permission"
-        elif "did not respond in time" in said:  # the client waits as long as a server tells it to
+        elif "did not respond in time" in said:  # the client obeys any Retry-After
             said = f"no good answer within {TIMEOUT} s"
-            hint = "is it away, down, or asked too often? Try again later"
+            hint = "is it down, unreachable, or limiting requests? Try again later"
         raise kind(f"registry {_address()}: {said}; {hint}") from error
 
 
