@@ -359,6 +359,9 @@ def test_without_a_webhook_nothing_is_kept(
     add("one")
     outbox.send()
     assert len(told_to.got) == 1
+    monkeypatch.setenv("EVENTS_WEBHOOK", " ")  # as `make reproduce` overrides the file's
+    add("two")
+    assert waiting() == []
 
 
 def test_a_folder_that_cannot_be_written_stops_nothing(

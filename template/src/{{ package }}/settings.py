@@ -8,7 +8,14 @@ refused; in the environment, which others share, it is not ours.
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+)
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -193,9 +200,10 @@ class Events(Section):
     What signs them is EVENTS_SECRET, in the environment alone; without it they are not signed.
     """
 
-    webhook: str = ""
+    webhook: Annotated[str, StringConstraints(strip_whitespace=True)] = ""
     """The address that each is posted to; empty tells nobody. Where it is a secret itself, as
-    Slack's is, it belongs into EVENTS_WEBHOOK, not into the file."""
+    Slack's is, it belongs into EVENTS_WEBHOOK, not into the file. An empty EVENTS_WEBHOOK counts as
+    not set; one space tells nobody, whatever the file says."""
     format: Literal["json", "slack"] = "json"
     """All fields, or the text alone, as Slack's incoming webhooks take it."""
 

@@ -214,14 +214,15 @@ def _train(folder: Path, python: str, made: Manifest, snapshot: snapshots.Snapsh
 
 def _variables(folder: Path, made: Manifest) -> dict[str, str]:
     """The environment's variables, with the version's settings instead of those of now, and with a
-    registry and a store of nobody else's."""
+    registry and a store of nobody else's. No webhook is told of what is thrown away."""
     hidden = ("TRAIN_", "DATA_", "MAKE", "MFLAGS", "VIRTUAL_ENV")
     found = {name: value for name, value in os.environ.items() if not name.startswith(hidden)}
     for name, value in made.train.items():
         if value is not None:
             found[f"TRAIN_{name.upper()}"] = value if isinstance(value, str) else json.dumps(value)
     path = os.pathsep.join(filter(None, [str(folder / "src"), os.environ.get("PYTHONPATH")]))
-    return {**found, **ALONE, "DATA_STORE": "", "PYTHONPATH": path}
+    alone = {**ALONE, "DATA_STORE": "", "EVENTS_WEBHOOK": " "}  # a space overrides the file's
+    return {**found, **alone, "PYTHONPATH": path}
 
 
 def _run(what: str, command: list[str], folder: Path, made: Manifest) -> None:
