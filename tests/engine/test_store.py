@@ -168,6 +168,12 @@ def test_only_what_no_version_needs_may_go(
         age(Path("team/flight_delays", kept.path.name))
     found = retention.unneeded(settings.load(), known)
     assert (found.here, found.stored) == ([old.fingerprint], [old.fingerprint])
+    again = retention.Unneeded([young.fingerprint], [young.fingerprint])  # taken up since then
+    retention.delete(again, "team")
+    with monkeypatch.context() as patch:
+        patch.setenv("MODEL_NAME", "another")
+        with pytest.raises(UserError, match=r"^another has no version in .* would go: is that"):
+            lifecycle.prune("store")
     every = sorted(kept.path.name for kept in (needed, *others))
     fewer = sorted(kept.path.name for kept in (needed, young))
     for yes, here, stored in (("", every, every), ("1", fewer, every), ("store", fewer, fewer)):

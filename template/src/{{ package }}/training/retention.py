@@ -36,8 +36,11 @@ def unneeded(settings: Settings, registry: Registry) -> Unneeded:
 
 
 def delete(found: Unneeded, url: str = "") -> None:
-    """Deletes those that are here, and with the address of the store those that are there."""
-    for digest in found.here:
+    """Deletes those that are here, and with the address of the store those that are there.
+
+    What was written anew since it was found stays: a version may be about to need it.
+    """
+    for digest in set(found.here) & set(_here()):  # not what a training took up since then
         _path(digest).unlink(missing_ok=True)
     for digest in found.stored if url else []:
         store.remove(digest, url)

@@ -76,9 +76,11 @@ def digests(url: str, seconds: float = 0) -> list[str]:
 
 
 def remove(digest: str, url: str) -> None:
-    """Deletes a snapshot from the store."""
+    """Deletes a snapshot from the store, if nobody wrote it anew since it was found to be old."""
     with _opened(url) as (files, root):
-        files.rm_file(f"{root}/{digest}.parquet")
+        target = f"{root}/{digest}.parquet"
+        if _age(files, target) >= SPARED:
+            files.rm_file(target)
 
 
 def _age(files: Any, path: str) -> float:
