@@ -141,6 +141,19 @@ def test_no_space_registers_nothing_and_the_next_run_does(
     assert files("team") == [snapshot.path.name]
 
 
+def test_what_a_pipeline_passes_on_empty_leaves_the_file_in_force(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("settings.toml").write_text('[data]\nuri = "rows.csv"\nstore = "team"\n')
+    for name in ("DATA_URI", "DATA_STORE"):
+        monkeypatch.setenv(name, "")
+    found = settings.load().data
+    assert (found.uri, found.store) == ("rows.csv", "team")
+    monkeypatch.setenv("DATA_STORE", " ")
+    assert settings.load().data.store == ""
+
+
 def test_a_store_that_is_away_is_said_before_anything_is_fitted(
     made: snapshots.Snapshot, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -33,6 +33,10 @@ VERSIONS = Path("var/versions")
 PACKAGE = __package__ or ""
 
 
+UNSET = ("data_uri", "data_store", "events_webhook")
+"""Of these an empty variable does not count: so a pipeline passes on what nobody set."""
+
+
 def how_to_fill(environment: str) -> str:
     """The command that gives an environment a version."""
     return "make train" if environment == "test" else f"make promote ENV={environment}"
@@ -49,6 +53,7 @@ def _prefix(path: object) -> object:
 
 
 RootPath = Annotated[str, BeforeValidator(_prefix)]
+Stripped = Annotated[str, StringConstraints(strip_whitespace=True)]
 
 
 class Section(BaseModel):
@@ -79,10 +84,11 @@ class Data(Section):
     """Whether rows served and labelled since then are trained on too."""
     journal_rows: int = Field(100_000, gt=0)
     """How many of those are read, the newest ones; they are held in memory."""
-    store: str = ""
+    store: Stripped = ""
     """Where each snapshot that a registered version was trained on is kept too: a folder, or an
     address such as s3://bucket/path, gs://bucket/path or abfs://container/path, for which
-    pyproject.toml needs s3fs, gcsfs or adlfs. Empty keeps them in data/snapshots/ alone."""
+    pyproject.toml needs s3fs, gcsfs or adlfs. Empty keeps them in data/snapshots/ alone, as does
+    one space in DATA_STORE, whatever the file says."""
 
 
 class Train(Section):
@@ -200,10 +206,10 @@ class Events(Section):
     What signs them is EVENTS_SECRET, in the environment alone; without it they are not signed.
     """
 
-    webhook: Annotated[str, StringConstraints(strip_whitespace=True)] = ""
-    """The address that each is posted to; empty tells nobody. Where it is a secret itself, as
-    Slack's is, it belongs into EVENTS_WEBHOOK, not into the file. An empty EVENTS_WEBHOOK counts as
-    not set; one space tells nobody, whatever the file says."""
+    webhook: Stripped = ""
+    """The address that each is posted to; empty tells nobody, as does one space in EVENTS_WEBHOOK,
+    whatever the file says. Where it is a secret itself, as Slack's is, it belongs into
+    EVENTS_WEBHOOK, not into the file."""
     format: Literal["json", "slack"] = "json"
     """All fields, or the text alone, as Slack's incoming webhooks take it."""
 
@@ -266,9 +272,7 @@ class Settings(BaseSettings):
                 for name in field.annotation.model_fields  # type: ignore[union-attr]
             }
             given = {k: v for k, v in env_settings.env_vars.items() if k in known}
-            if not given.get("events_webhook"):  # a pipeline's secret that nobody set is empty
-                given.pop("events_webhook", None)
-            env_settings.env_vars = given
+            env_settings.env_vars = {k: v for k, v in given.items() if v or k not in UNSET}
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
 
 

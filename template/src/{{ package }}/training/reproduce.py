@@ -221,7 +221,7 @@ def _variables(folder: Path, made: Manifest) -> dict[str, str]:
         if value is not None:
             found[f"TRAIN_{name.upper()}"] = value if isinstance(value, str) else json.dumps(value)
     path = os.pathsep.join(filter(None, [str(folder / "src"), os.environ.get("PYTHONPATH")]))
-    alone = {**ALONE, "DATA_STORE": "", "EVENTS_WEBHOOK": " "}  # a space overrides the file's
+    alone = {**ALONE, "DATA_STORE": " ", "EVENTS_WEBHOOK": " "}  # a space overrides the file's
     return {**found, **alone, "PYTHONPATH": path}
 
 
