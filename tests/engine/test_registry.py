@@ -178,7 +178,7 @@ def test_a_token_with_a_line_end_is_not_shown(
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", token)
-    with pytest.raises(errors.UserError, match="^MLFLOW_TRACKING_TOKEN: has a blank") as caught:
+    with pytest.raises(errors.UserError, match=r"^MLFLOW_TRACKING_TOKEN: has a blank") as caught:
         registry.connect(settings.load())
     assert "cret" not in str(caught.value)
 

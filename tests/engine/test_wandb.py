@@ -129,7 +129,7 @@ def test_a_key_with_a_line_end_is_said_and_not_shown(
 ) -> None:
     monkeypatch.setenv("WANDB_API_KEY", "k" * 40 + "\n")
     wandb.teardown()
-    with pytest.raises(errors.UserError, match="^W&B's variables .* end with whitespace$"):
+    with pytest.raises(errors.UserError, match=r"^W&B's variables .* end with whitespace$"):
         store.connect(settings.load())
 
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError, reason, shown
+from ..errors import StoreUnavailable, UserError, reason, shown
 from ..files import sha256
 from ..settings import PACKAGE
 
@@ -22,7 +22,7 @@ SPARED = 86_400
 
 
 def keep(snapshot: Path, url: str) -> None:
-    """Puts a snapshot into the store; raises UserError where that fails.
+    """Puts a snapshot into the store; raises StoreUnavailable where that fails.
 
     One that is there already is written again once half of SPARED has passed.
     """
@@ -45,7 +45,7 @@ def keep(snapshot: Path, url: str) -> None:
 
 
 def check(url: str) -> None:
-    """Raises UserError where the store does not answer, so that nobody trains in vain."""
+    """Raises StoreUnavailable where the store does not answer, so that nobody trains in vain."""
     with _opened(url) as (files, root):
         files.exists(root)
 
@@ -91,7 +91,7 @@ def _age(files: Any, path: str) -> float:
 def _opened(url: str) -> Iterator[tuple[Any, str]]:
     """The file system of a store, and its folder for this project's snapshots in it.
 
-    Raises UserError, in a line, for whatever the store's client raises.
+    Raises StoreUnavailable, in a line, for whatever the store's client raises.
     """
     import fsspec
 
@@ -105,4 +105,4 @@ def _opened(url: str) -> Iterator[tuple[Any, str]]:
         told = f"[data] store = {shown(url)}: {reason(error, url)}"
         if isinstance(error, ImportError):  # it names the package
             told += "; add it to `train` in pyproject.toml, then run `make lock`"
-        raise UserError(told) from None
+        raise StoreUnavailable(told) from None
