@@ -31,9 +31,7 @@ ENVIRONMENTS = ("test", "staging", "production")
 VERSIONS = Path("var/versions")
 """Where bundles that were pulled from the registry are kept."""
 PACKAGE = __package__ or ""
-
-
-UNSET = ("data_uri", "data_store", "events_webhook")
+UNSET = ("data_uri", "data_store", "events_webhook", "events_format")
 """Of these an empty variable does not count: so a pipeline passes on what nobody set."""
 
 
