@@ -36,6 +36,17 @@ def test_a_bundle_goes_into_a_folder_of_its_own(trained: Path) -> None:
     assert Path("var/versions/1/manifest.json").exists()
 
 
+def test_the_bundle_of_what_was_trained_here_is_that_whatever_test_holds(
+    twice_trained: Path,
+) -> None:
+    with pytest.raises(UserError, match=r"train\.json: names no version; run `make train`"):
+        serving.bundle(version="trained")
+    common.write_report("train", {"version": "2"})
+    for version, expected in (("", "1"), ("trained", "2"), ("1", "1")):
+        serving.bundle(version=version)
+        assert [path.name for path in Path("build/bundle").iterdir()] == [expected]
+
+
 def test_what_cannot_be_written_is_one_line(trained: Path) -> None:
     Path("file").write_text("")
     done = run("bundle", "--out", "file/below")

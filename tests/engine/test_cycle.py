@@ -9,7 +9,7 @@ import pytest
 
 from flight_delays import bundle as bundles
 from flight_delays import cycle, settings
-from flight_delays.errors import UserError
+from flight_delays.errors import StoreUnavailable, UserError
 from flight_delays.project.target import TARGET
 from flight_delays.registry import base, history, promote
 from flight_delays.registry import store as registry
@@ -66,7 +66,12 @@ def test_what_is_not_better_is_compared_again_when_labels_came(known: Registry) 
 def test_a_training_that_fails_is_not_tried_every_night(
     known: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Unless it was the store that was away."""
     happen(10, right=0.0)
+    with monkeypatch.context() as patch:
+        patch.setenv("DATA_STORE", "nowhere://it")
+        with pytest.raises(StoreUnavailable, match="nowhere"):
+            cycle.turn(kept(), known)
 
     def fail(*_: object, **__: object) -> None:
         raise UserError("the disk is full of cats")

@@ -356,9 +356,13 @@ def test_without_a_webhook_nothing_is_kept(
     assert not outbox.FOLDER.exists()
     Path("settings.toml").write_text(f'[events]\nwebhook = "{told_to.url}"')
     monkeypatch.setenv("EVENTS_WEBHOOK", "")  # as a pipeline gives it where no secret is set
+    monkeypatch.setenv("EVENTS_FORMAT", "")
     add("one")
     outbox.send()
     assert len(told_to.got) == 1
+    monkeypatch.setenv("EVENTS_WEBHOOK", " ")  # as `make reproduce` overrides the file's
+    add("two")
+    assert waiting() == []
 
 
 def test_a_folder_that_cannot_be_written_stops_nothing(

@@ -172,6 +172,17 @@ def test_it_says_which_credentials_are_set(
         assert registry.credentials() == ", ".join(given)
 
 
+@pytest.mark.parametrize("token", ["s3cret\n", " s3cret", "s3\ncret", "\n"])
+def test_a_token_with_a_line_end_is_not_shown(
+    project: Path, monkeypatch: pytest.MonkeyPatch, token: str
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", token)
+    with pytest.raises(errors.UserError, match=r"^MLFLOW_TRACKING_TOKEN: has a blank") as caught:
+        registry.connect(settings.load())
+    assert "cret" not in str(caught.value)
+
+
 def test_what_two_write_at_once_is_written(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     known = registry.MlflowRegistry(settings.load())
     for name in ("set_registered_model_alias", "set_model_version_tag"):

@@ -7,14 +7,18 @@ import uuid
 from pathlib import Path
 
 import fsspec
+import mlflow
 import pandas as pd
 import pytest
 from fsspec.implementations.local import LocalFileSystem
 
+from flight_delays import bundle as bundles
 from flight_delays import settings
 from flight_delays.cli import lifecycle
 from flight_delays.errors import UserError
+from flight_delays.registry import history
 from flight_delays.registry import store as registry
+from flight_delays.registry.base import Move
 from flight_delays.training import fitting, retention, snapshots, store, train
 
 from ..helpers import inside
@@ -141,6 +145,19 @@ def test_no_space_registers_nothing_and_the_next_run_does(
     assert files("team") == [snapshot.path.name]
 
 
+def test_what_a_pipeline_passes_on_empty_leaves_the_file_in_force(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("settings.toml").write_text('[data]\nuri = "rows.csv"\nstore = "team"\n')
+    for name in ("DATA_URI", "DATA_STORE"):
+        monkeypatch.setenv(name, "")
+    found = settings.load().data
+    assert (found.uri, found.store) == ("rows.csv", "team")
+    monkeypatch.setenv("DATA_STORE", " ")
+    assert settings.load().data.store == ""
+
+
 def test_a_store_that_is_away_is_said_before_anything_is_fitted(
     made: snapshots.Snapshot, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -168,6 +185,12 @@ def test_only_what_no_version_needs_may_go(
         age(Path("team/flight_delays", kept.path.name))
     found = retention.unneeded(settings.load(), known)
     assert (found.here, found.stored) == ([old.fingerprint], [old.fingerprint])
+    again = retention.Unneeded([young.fingerprint], [young.fingerprint])  # taken up since then
+    retention.delete(again, "team")
+    with monkeypatch.context() as patch:
+        patch.setenv("MODEL_NAME", "another")
+        with pytest.raises(UserError, match=r"^another has no version in .* would go: is that"):
+            lifecycle.prune("store")
     every = sorted(kept.path.name for kept in (needed, *others))
     fewer = sorted(kept.path.name for kept in (needed, young))
     for yes, here, stored in (("", every, every), ("1", fewer, every), ("store", fewer, fewer)):
@@ -180,3 +203,19 @@ def test_only_what_no_version_needs_may_go(
     with pytest.raises(UserError, match=r"version 1 .* does not say which snapshot"):
         lifecycle.prune("store")
     assert files("team") == fewer
+
+
+def test_what_an_environment_of_its_own_may_go_back_to_is_needed(
+    trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though somebody deleted the version where it was trained."""
+    monkeypatch.setenv("MODEL_PER_ENVIRONMENT", "true")
+    known = registry.connect(settings.load())
+    digest = bundles.load(known.pull("1", settings.VERSIONS)).digest
+    known.copy_into("staging", "1", digest)
+    history.make(Move("staging", "promote", "1", "", "ana", ""), known)
+    mlflow.MlflowClient().delete_registered_model_alias(f"staging.{known.name}", "staging")
+    mlflow.MlflowClient().delete_model_version(known.name, "1")
+    assert known.numbers() == []
+    age(snapshots.find("").path)
+    assert retention.unneeded(settings.load(), known).here == []

@@ -135,6 +135,16 @@ def test_a_variable_that_the_client_refuses_is_named(
         store.connect(settings.load())
 
 
+@server
+def test_a_key_with_a_line_end_is_said_and_not_shown(
+    port: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", "k" * 40 + "\n")
+    wandb.teardown()
+    with pytest.raises(errors.UserError, match=r"^W&B's variables .* end with whitespace$"):
+        store.connect(settings.load())
+
+
 def test_an_empty_variable_is_none(tmp_path: Path) -> None:
     """A pipeline hands on what it does not have as an empty text."""
     code = "import flight_delays.registry.store as s; print(s.credentials())"

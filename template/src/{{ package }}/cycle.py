@@ -18,7 +18,7 @@ import pandas as pd
 
 from . import bundle as bundles
 from .bundle import Bundle
-from .errors import BundleError, RegistryUnavailable, UserError
+from .errors import BundleError, RegistryUnavailable, StoreUnavailable, UserError
 from .evaluation import unseen
 from .evaluation.metric import METRIC, no_worse
 from .events import notify
@@ -125,7 +125,8 @@ def turn(settings: Settings, registry: Registry, force: bool = False) -> Turn:
 
     Nothing is compared before `cycle.rows` labelled rows came since the last comparison. `force`
     trains whatever is found, and leaves the decision to the gates. Raises UserError when training
-    or a gate cannot go on; that is not tried again before as many rows have come.
+    or a gate cannot go on; that is not tried again before as many rows have come, unless it was
+    the registry or the store that was away.
     """
     with opened(settings.journal.url) as journal:
         verdict = monitor.run(settings, registry, journal)
@@ -149,7 +150,7 @@ def turn(settings: Settings, registry: Registry, force: bool = False) -> Turn:
     fell = verdict.verdict == "retrain"
     try:
         _compare(done, frame, holder, settings, registry, snapshot, fell, force)
-    except RegistryUnavailable:
+    except (RegistryUnavailable, StoreUnavailable):
         raise
     except UserError:
         registry.tag(version, COMPARED, json.dumps(new))

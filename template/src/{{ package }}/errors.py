@@ -28,6 +28,10 @@ class NotPermitted(RegistryUnavailable):
     """The registry does not let this account do that."""
 
 
+class StoreUnavailable(UserError):
+    """The store of snapshots did not do what it was asked; the call may be tried again."""
+
+
 _LONGEST = 300
 # Up to the last @: a password may hold every other sign, @ too where nobody escaped it.
 _PASSWORD = re.compile(r"(://[^/@:?#]*):.*@")

@@ -8,7 +8,14 @@ refused; in the environment, which others share, it is not ours.
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+)
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -24,6 +31,8 @@ ENVIRONMENTS = ("test", "staging", "production")
 VERSIONS = Path("var/versions")
 """Where bundles that were pulled from the registry are kept."""
 PACKAGE = __package__ or ""
+UNSET = ("data_uri", "data_store", "events_webhook", "events_format")
+"""Of these an empty variable does not count: so a pipeline passes on what nobody set."""
 
 
 def how_to_fill(environment: str) -> str:
@@ -42,6 +51,7 @@ def _prefix(path: object) -> object:
 
 
 RootPath = Annotated[str, BeforeValidator(_prefix)]
+Stripped = Annotated[str, StringConstraints(strip_whitespace=True)]
 
 
 class Section(BaseModel):
@@ -72,10 +82,11 @@ class Data(Section):
     """Whether rows served and labelled since then are trained on too."""
     journal_rows: int = Field(100_000, gt=0)
     """How many of those are read, the newest ones; they are held in memory."""
-    store: str = ""
+    store: Stripped = ""
     """Where the snapshot of each registered version is kept too: a folder, or an address such as
     s3://bucket/path, gs://bucket/path or abfs://container/path, for which pyproject.toml needs
-    s3fs, gcsfs or adlfs. If empty, snapshots are only in data/snapshots/."""
+    s3fs, gcsfs or adlfs. If empty, snapshots are only in data/snapshots/; one space in DATA_STORE
+    means the same, whatever the file says."""
 
 
 class Train(Section):
@@ -194,9 +205,10 @@ class Events(Section):
     signed.
     """
 
-    webhook: str = ""
-    """The address that each event is posted to; if empty, none is. If the address is itself a
-    secret, such as Slack's, put it into EVENTS_WEBHOOK, not into the file."""
+    webhook: Stripped = ""
+    """The address that each event is posted to; if empty, none is. One space in EVENTS_WEBHOOK
+    means the same, whatever the file says. If the address is itself a secret, such as Slack's, put
+    it into EVENTS_WEBHOOK, not into the file."""
     format: Literal["json", "slack"] = "json"
     """`json` posts all fields; `slack` only the text, for Slack's incoming webhooks."""
 
@@ -259,9 +271,7 @@ class Settings(BaseSettings):
                 for name in field.annotation.model_fields  # type: ignore[union-attr]
             }
             given = {k: v for k, v in env_settings.env_vars.items() if k in known}
-            if not given.get("events_webhook"):  # in a pipeline, a secret that is not set is empty
-                given.pop("events_webhook", None)
-            env_settings.env_vars = given
+            env_settings.env_vars = {k: v for k, v in given.items() if v or k not in UNSET}
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
 
 

@@ -31,15 +31,24 @@ def write_report(name: str, result: Any) -> None:
     write(REPORTS / f"{name}.json", json.dumps(value, indent=2, default=str) + "\n")
 
 
-def bundle_in(environment: str, settings: Settings) -> Any:
-    """The bundle of the version that an environment holds."""
+def bundle_in(environment: str, settings: Settings, version: str = "") -> Any:
+    """The bundle of a version, or else of the one that an environment holds."""
     from .. import bundle
     from ..registry.base import version_in
     from ..registry.store import connect
 
     registry = connect(settings)
-    version = version_in(environment, registry)
-    return bundle.load(registry.pull(version, VERSIONS, environment))
+    if version:  # every registered version is among those of test
+        return bundle.load(registry.pull(version, VERSIONS))
+    return bundle.load(registry.pull(version_in(environment, registry), VERSIONS, environment))
+
+
+def trained() -> str:
+    """The version that the last `make train` here registered; raises UserError if there is none."""
+    try:
+        return str(json.loads((REPORTS / "train.json").read_text())["version"])
+    except (OSError, ValueError, KeyError):
+        raise UserError(f"{REPORTS / 'train.json'}: names no version; run `make train`") from None
 
 
 @contextmanager

@@ -115,6 +115,11 @@ def prune(
     settings = load()
     registry = connect(settings)
     found = retention.unneeded(settings, registry)
+    if yes == "store" and not registry.numbers():
+        raise UserError(
+            f"{registry.name} has no version in {registry.address}, so all of the store would go: "
+            "is that the registry of those who use the store? Nothing was deleted"
+        )
     if yes:
         retention.delete(found, settings.data.store if yes == "store" else "")
     write_report("prune", {**asdict(found), "deleted": yes})

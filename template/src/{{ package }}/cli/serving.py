@@ -9,7 +9,7 @@ import typer
 from ..console import say, table
 from ..errors import UserError
 from ..settings import load as settings_in_force
-from .common import Environment, bundle_in, write_report
+from .common import Environment, bundle_in, trained, write_report
 
 app = typer.Typer()
 Folder = Annotated[str, typer.Option(help="a bundle's folder, instead of what ENV holds")]
@@ -29,9 +29,11 @@ def _bundle(env: str, folder: str) -> Any:
 
 
 @app.command()
-def bundle(env: Environment = "test", out: Path = Path("build/bundle")) -> None:
+def bundle(
+    env: Environment = "test", out: Path = Path("build/bundle"), version: Version = ""
+) -> None:
     """Copy the model as it is served into a folder."""
-    found = bundle_in(env, settings_in_force())
+    found = bundle_in(env, settings_in_force(), trained() if version == "trained" else version)
     old = list(out.iterdir()) if out.is_dir() else []
     if others := [path.name for path in old if not (path / "manifest.json").exists()]:
         raise UserError(

@@ -45,11 +45,10 @@ def post(event: dict[str, Any], events: Events) -> None:
     headers = {"content-type": "application/json", "user-agent": PACKAGE}
     if secret := os.environ.get("EVENTS_SECRET"):
         headers |= signature(event["id"], body.encode(), os.fsencode(secret))
-    address = events.webhook.strip()
     try:
-        if urlsplit(address).scheme not in ("http", "https"):
+        if urlsplit(events.webhook).scheme not in ("http", "https"):
             raise ValueError
-        asked = urllib.request.Request(address, body.encode(), headers)
+        asked = urllib.request.Request(events.webhook, body.encode(), headers)
         with OPEN(asked, timeout=TIMEOUT):
             return
     except HTTPError as error:

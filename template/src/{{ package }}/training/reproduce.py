@@ -219,14 +219,15 @@ def _train(folder: Path, python: str, made: Manifest, snapshot: snapshots.Snapsh
 
 def _variables(folder: Path, made: Manifest) -> dict[str, str]:
     """The environment variables, with the version's settings of [train] instead of the current
-    ones, a registry in the worktree, and no store."""
+    ones, a registry in the worktree, no store, and no webhook."""
     hidden = ("TRAIN_", "DATA_", "MAKE", "MFLAGS", "VIRTUAL_ENV")
     found = {name: value for name, value in os.environ.items() if not name.startswith(hidden)}
     for name, value in made.train.items():
         if value is not None:
             found[f"TRAIN_{name.upper()}"] = value if isinstance(value, str) else json.dumps(value)
     path = os.pathsep.join(filter(None, [str(folder / "src"), os.environ.get("PYTHONPATH")]))
-    return {**found, **LOCAL_VARIABLES, "DATA_STORE": "", "PYTHONPATH": path}
+    alone = {"DATA_STORE": " ", "EVENTS_WEBHOOK": " "}  # a space overrides the file's
+    return {**found, **LOCAL_VARIABLES, **alone, "PYTHONPATH": path}
 
 
 def _run(what: str, command: list[str], folder: Path, made: Manifest) -> None:

@@ -4,7 +4,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import UserError
+from ..errors import RegistryUnavailable, UserError
 from ..registry.base import Registry
 from ..settings import ENVIRONMENTS, Settings
 from . import store
@@ -36,8 +36,11 @@ def unneeded(settings: Settings, registry: Registry) -> Unneeded:
 
 
 def delete(found: Unneeded, url: str = "") -> None:
-    """Deletes those on this machine and, with the address of the store, those in the store."""
-    for digest in found.here:
+    """Deletes those on this machine and, with the address of the store, those in the store.
+
+    A snapshot that was written again since it was found stays: a version may be about to need it.
+    """
+    for digest in set(found.here) & set(_here()):
         _path(digest).unlink(missing_ok=True)
     for digest in found.stored if url else []:
         store.remove(digest, url)
@@ -53,11 +56,17 @@ def _path(digest: str) -> Path:
 
 
 def _needed(registry: Registry) -> set[str]:
-    """The snapshots of all versions, and of the copies that environments hold."""
+    """The snapshots of all versions, and of the copies that environments hold or ever held."""
     found = {v.version: v.tags.get("data", "") for v in registry.versions()}
     for environment in ENVIRONMENTS:
-        if version := registry.alias(environment):
-            found[f"{version} in {environment}"] = registry.note(version, "data", environment)
+        held = {move.to for move in registry.moves(environment)} - found.keys()
+        for version in held | {*filter(None, [registry.alias(environment)])}:
+            try:
+                found[f"{version} in {environment}"] = registry.note(version, "data", environment)
+            except RegistryUnavailable:  # then nothing is safe to delete
+                raise
+            except UserError:  # deleted there, too
+                continue
     if unsaid := [version for version, digest in found.items() if not digest]:
         raise UserError(
             f"version {unsaid[0]} of {registry.name} does not say which snapshot it was trained "

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError, reason, shown
+from ..errors import StoreUnavailable, UserError, reason, shown
 from ..files import sha256
 from ..settings import PACKAGE
 
@@ -22,7 +22,7 @@ MIN_AGE = 86_400
 
 
 def keep(snapshot: Path, url: str) -> None:
-    """Puts a snapshot into the store; raises UserError if that fails.
+    """Puts a snapshot into the store; raises StoreUnavailable if that fails.
 
     A complete copy there is written again only if it is older than half of MIN_AGE.
     """
@@ -45,7 +45,7 @@ def keep(snapshot: Path, url: str) -> None:
 
 
 def check(url: str) -> None:
-    """Raises UserError if the store does not answer: better before the training than after."""
+    """Raises StoreUnavailable if the store does not answer: better before a training than after."""
     with _opened(url) as (files, root):
         files.exists(root)
 
@@ -76,9 +76,11 @@ def digests(url: str, seconds: float = 0) -> list[str]:
 
 
 def remove(digest: str, url: str) -> None:
-    """Deletes a snapshot from the store."""
+    """Deletes a snapshot from the store, if nobody wrote it anew since it was found to be old."""
     with _opened(url) as (files, root):
-        files.rm_file(f"{root}/{digest}.parquet")
+        target = f"{root}/{digest}.parquet"
+        if _age(files, target) >= MIN_AGE:
+            files.rm_file(target)
 
 
 def _age(files: Any, path: str) -> float:
@@ -89,7 +91,7 @@ def _age(files: Any, path: str) -> float:
 def _opened(url: str) -> Iterator[tuple[Any, str]]:
     """The file system of a store, and the folder of this project's snapshots in it.
 
-    Raises a UserError of one line for whatever the store's client raises.
+    Raises StoreUnavailable, in one line, for whatever the store's client raises.
     """
     import fsspec
 
@@ -103,4 +105,4 @@ def _opened(url: str) -> Iterator[tuple[Any, str]]:
         message = f"[data] store = {shown(url)}: {reason(error, url)}"
         if isinstance(error, ImportError):  # it names the package
             message += "; add it to `train` in pyproject.toml, then run `make lock`"
-        raise UserError(message) from None
+        raise StoreUnavailable(message) from None

@@ -152,6 +152,9 @@ class MlflowRegistry:
         self.apart = settings.model.per_environment
         given = os.environ.get("MLFLOW_TRACKING_URI", "")
         self.address = shown(given) or f"{DATABASE} (set MLFLOW_TRACKING_URI for a server)"
+        token = os.environ.get(CREDENTIALS[2], "")
+        if given and "".join(token.split()) != token:  # what refuses it later would show it
+            raise UserError(f"{CREDENTIALS[2]}: has a blank or a line end in it; set it without")
         mlflow.set_tracking_uri(given or _local())
         with mlflow_errors():
             if mlflow.get_tracking_uri() == _local():

@@ -78,6 +78,8 @@ def credentials() -> str:
         first = error.errors(include_url=False)[0]
         variable = f"WANDB_{str(first['loc'][0]).upper()}"
         raise UserError(f"{variable}={shown(str(first['input']))}: {first['msg']}") from None
+    except wandb.Error as error:  # such as a key that was pasted with its line end
+        raise UserError(f"W&B's variables (WANDB_...): {reason(error)}") from None
     found = [name for name in CREDENTIALS if os.environ.get(name)]
     if not found and _logged_in():
         found = ["`wandb login`"]
