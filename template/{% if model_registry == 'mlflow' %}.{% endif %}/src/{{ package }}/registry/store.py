@@ -88,12 +88,15 @@ def credentials() -> str:
 
 @contextmanager
 def mlflow_errors() -> Iterator[None]:
-    """Turns what a call to MLflow may raise into RegistryUnavailable."""
+    """Turns what a call to MLflow may raise into RegistryUnavailable, or UserError for what is not
+    there."""
     try:
         yield
     except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError) as error:
         uri = mlflow.get_tracking_uri()
         kind, said = RegistryUnavailable, reason(error, uri)
+        if getattr(error, "error_code", "") == "RESOURCE_DOES_NOT_EXIST":  # it did answer
+            raise UserError(f"registry {shown(uri)}: {said}; see `make status`") from error
         hint = (
             "check that the server runs and MLFLOW_TRACKING_URI names it; its log says whether its "
             "database or its artifact store is down"
