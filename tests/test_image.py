@@ -116,6 +116,7 @@ def test_the_image_answers_like_the_bundle(image):
     assert image.report("smoke")["rows"] > 0
 
 
+@pytest.mark.full
 @pytest.mark.heavy(3)
 @pytest.mark.parametrize("image", ["slim"], indirect=True)
 def test_podman_builds_it_and_runs_it_too(image):

@@ -161,18 +161,10 @@ def goes_on(made: Project, seen: list[dict[str, Any]]) -> None:
         assert journal.execute("SELECT count(*) FROM predictions").fetchone()[0] >= len(seen)
 
 
+@pytest.mark.full
 @pytest.mark.heavy(4)
-@pytest.mark.parametrize(
-    ("tag", "answers"),
-    [
-        pytest.param(*case, marks=[] if case == (CASES[-1][0], COVERING[0]) else [pytest.mark.full])
-        for case in CASES
-    ],
-    ids=named,
-)
-@pytest.mark.parametrize(
-    "edited", [True, pytest.param(False, marks=pytest.mark.full)], ids=["edited", "unchanged"]
-)
+@pytest.mark.parametrize(("tag", "answers"), CASES, ids=named)
+@pytest.mark.parametrize("edited", [True, False], ids=["edited", "unchanged"])
 def test_a_project_lives_on_after_its_update(tag, edited, answers, disk):
     """With the old project/ in place: the project's own checks, and one turn of the cycle. One that
     was in use and is edited, in a module that moved too, goes on with all it had."""

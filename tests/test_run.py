@@ -10,7 +10,7 @@ import pytest
 from engine.wandb_server import ADMIN, TEAM, running
 from harness import ROOT
 from running_project import blocks, needs, on_a_slice, project, turn, walk
-from variants import covering, name, projects
+from variants import choices, covering, name, projects
 
 OWN = "## Use your own data"
 
@@ -52,7 +52,7 @@ def lives(made, answers) -> None:
         assert made.report("capacity")["rate"] > 0, said
         doctor(made)
         installed(made)
-    if answers in another_format_or_registry():  # tests/engine has the first's
+    if answers in distinct() and answers != covering()[0]:  # tests/engine has the first's
         assert "was made again: the same" in made.run("make reproduce VERSION=1")
         assert "0 snapshots here" in made.run("make prune")
 
@@ -80,18 +80,14 @@ def account(made) -> Iterator[None]:
 
 
 def distinct() -> list[dict[str, str]]:
-    """The first project of each problem and each registry, which have both formats among them."""
+    """The first project of each problem; between them they have each registry and each format."""
     several = [*reversed(projects()), *reversed(covering())]
-    first = {answers["problem"]: answers for answers in several}
-    first |= {answers.get("model_registry", "mlflow"): answers for answers in several}
-    return list(first.values())
+    return [*{answers["problem"]: answers for answers in several}.values()]
 
 
-def another_format_or_registry() -> list[dict[str, str]]:
-    """The first project with another format than the first one, and with another registry."""
-    names = ("serving_format", "model_registry")
-    first = covering()[0]
-    return [next(a for a in covering() if a.get(n) != first.get(n)) for n in names]
+def test_the_checked_projects_have_each_registry_and_each_format():
+    for question, default in (("model_registry", "mlflow"), ("serving_format", "")):
+        assert {made.get(question, default) for made in distinct()} == {*choices(question)}
 
 
 def doctor(made) -> None:
