@@ -396,9 +396,7 @@ def store(frame: pd.DataFrame, source: str, counts: dict[str, int] | None = None
         frame.to_parquet(draft, index=False)
         fingerprint = sha256(draft)[:32]
         path = SNAPSHOTS / f"{fingerprint}.parquet"
-        if path.exists():
-            path.touch()  # `make prune` spares what was taken up lately
-        else:
+        if not path.exists():
             draft.rename(path)
     finally:
         draft.unlink(missing_ok=True)
@@ -426,5 +424,4 @@ def find(fingerprint: str, url: str = "") -> Snapshot:
         say(f"fetched snapshot {digest[:12]} from {shown(url)}")
     elif not sha256(path).startswith(digest):
         raise UserError(f"{path}: was changed or cut short: its digest does not match; delete it")
-    path.touch()  # `make prune` spares what was taken up lately
     return Snapshot(path, digest, str(path))
