@@ -2,13 +2,12 @@
 
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 from ..errors import RegistryUnavailable, UserError
 from ..registry.base import Registry
 from ..settings import ENVIRONMENTS, Settings
 from . import store
-from .snapshots import SNAPSHOTS
+from .snapshots import SNAPSHOTS, path_of
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,7 @@ def delete(found: Unneeded, url: str = "") -> None:
     A snapshot that was written again since it was found stays: a version may be about to need it.
     """
     for digest in set(found.here) & set(_here()):
-        _path(digest).unlink(missing_ok=True)
+        path_of(digest).unlink(missing_ok=True)
     for digest in found.stored if url else []:
         store.remove(digest, url)
 
@@ -49,10 +48,6 @@ def delete(found: Unneeded, url: str = "") -> None:
 def _here() -> list[str]:
     old = time.time() - store.MIN_AGE
     return sorted(p.stem for p in SNAPSHOTS.glob("*.parquet") if p.stat().st_mtime <= old)
-
-
-def _path(digest: str) -> Path:
-    return SNAPSHOTS / f"{digest}.parquet"
 
 
 def _needed(registry: Registry) -> set[str]:

@@ -388,6 +388,11 @@ def later(frame: pd.DataFrame, until: str | int | None) -> np.ndarray:
     return frame[TIME or ARRIVAL].to_numpy("datetime64[us]") > np.datetime64(until, "us")
 
 
+def path_of(digest: str) -> Path:
+    """Where a snapshot is, or would be."""
+    return SNAPSHOTS / f"{digest}.parquet"
+
+
 def store(frame: pd.DataFrame, source: str, counts: dict[str, int] | None = None) -> Snapshot:
     """Writes the table under the name of its content; a table that is there is left as it is."""
     SNAPSHOTS.mkdir(parents=True, exist_ok=True)
@@ -395,7 +400,7 @@ def store(frame: pd.DataFrame, source: str, counts: dict[str, int] | None = None
     try:
         frame.to_parquet(draft, index=False)
         fingerprint = sha256(draft)[:32]
-        path = SNAPSHOTS / f"{fingerprint}.parquet"
+        path = path_of(fingerprint)
         if not path.exists():
             draft.rename(path)
     finally:
@@ -418,7 +423,7 @@ def find(fingerprint: str, url: str = "") -> Snapshot:
             "one of the current data"
         )
     (digest,) = found
-    path = SNAPSHOTS / f"{digest}.parquet"
+    path = path_of(digest)
     if fetched:
         stored.fetch(digest, url, path)
         say(f"fetched snapshot {digest[:12]} from {shown(url)}")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import StoreUnavailable, UserError, reason, shown
-from ..files import sha256
+from ..files import sha256, whole
 from ..settings import PACKAGE
 
 ATOMIC = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az"}
@@ -52,9 +52,7 @@ def check(url: str) -> None:
 
 def fetch(digest: str, url: str, to: Path) -> None:
     """Copies a snapshot from the store to `to`, completely or not at all; raises UserError."""
-    draft = to.with_name(f".{to.name}.{uuid.uuid4().hex}")
-    to.parent.mkdir(parents=True, exist_ok=True)
-    try:
+    with whole(to) as draft:
         with _opened(url) as (files, root):
             files.get_file(f"{root}/{digest}.parquet", str(draft))
         if not sha256(draft).startswith(digest):
@@ -62,9 +60,6 @@ def fetch(digest: str, url: str, to: Path) -> None:
                 f"snapshot {digest[:12]} in {shown(url)} was changed or cut short: its digest does "
                 "not match; delete it there, and put a complete copy in its place"
             )
-        draft.replace(to)
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def digests(url: str, seconds: float = 0) -> list[str]:
