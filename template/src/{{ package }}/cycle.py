@@ -12,6 +12,7 @@ that was half made is finished by the next.
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 
 import numpy as np
 import pandas as pd
@@ -94,10 +95,14 @@ def choose(
 
     own, held = Scored("a candidate", over_all(judged.scores), judged.classes), scored(holder)
 
+    @cache
+    def waits() -> Scored | None:
+        return None if waiting is None else scored(waiting)
+
     def compared(one: Scored, confidence: float | None = None) -> Gate:
         gate = gates.compare_scores(one, held, rows, limits, confidence)
-        if gate.passed and waiting is not None:
-            gate = gates.compare_scores(one, scored(waiting), rows, limits)
+        if gate.passed and (waiter := waits()) is not None:
+            gate = gates.compare_scores(one, waiter, rows, limits)
         return gate
 
     gate = compared(own, settings.cycle.confidence_after_fall if fell else None)

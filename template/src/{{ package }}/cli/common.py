@@ -5,13 +5,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..errors import UserError
 from ..files import write
 from ..settings import ENVIRONMENTS, VERSIONS, Settings
+
+if TYPE_CHECKING:  # a command imports what it needs
+    from ..registry.base import Registry
 
 REPORTS = Path("reports")
 
@@ -34,12 +37,19 @@ def write_report(name: str, result: Any) -> None:
 def bundle_in(environment: str, settings: Settings, version: str = "") -> Any:
     """The bundle of a version, or else of the one that an environment holds."""
     from .. import bundle
-    from ..registry.base import version_in
     from ..registry.store import connect
 
     registry = connect(settings)
     if version:  # every registered version is among those of test
         return bundle.load(registry.pull(version, VERSIONS))
+    return held_by(environment, registry)
+
+
+def held_by(environment: str, registry: "Registry") -> Any:
+    """The bundle of the version that an environment of a registry holds."""
+    from .. import bundle
+    from ..registry.base import version_in
+
     return bundle.load(registry.pull(version_in(environment, registry), VERSIONS, environment))
 
 

@@ -11,7 +11,7 @@ import typer
 from ..console import console, say, status_line, step, table
 from ..errors import UserError, shown
 from ..settings import load
-from .common import REPORTS, Environment, bundle_in, opened_journal, write_report
+from .common import REPORTS, Environment, bundle_in, held_by, opened_journal, write_report
 
 app = typer.Typer()
 EXIT = {"ok": 0, "new": 0, "warn": 10, "retrain": 20, "unknown": 30}
@@ -63,7 +63,7 @@ def train(
             say(f"warning: {error}", style="yellow")
             environment = "none"
     write_report("train", trained)
-    write_examples(bundle_in("test", settings))
+    write_examples(held_by("test", registry))
     table(
         f"{settings.model.name} version {trained.version}",
         {
