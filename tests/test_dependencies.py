@@ -8,9 +8,8 @@ import tomllib
 from pathlib import Path
 
 import pytest
-import yaml
 from harness import ROOT
-from variants import QUESTIONS
+from variants import REGISTRIES
 
 PACKAGE_OF = {
     "fastapi_offline": "fastapi-offline",
@@ -103,7 +102,7 @@ def test_constraints_cover_every_dependency(renders):
 
 def test_the_servers_version_is_said_once_for_all():
     """The fact, the verb that runs it and its constraints name the same version."""
-    for registry, facts in yaml.safe_load(QUESTIONS["model_registry_facts"]["default"]).items():
+    for registry, facts in REGISTRIES.items():
         home = ROOT / "template" / f"{{% if model_registry == '{registry}' %}}.{{% endif %}}"
         if not facts["server"]:
             continue

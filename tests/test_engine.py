@@ -8,11 +8,10 @@ import os
 from itertools import product
 
 import pytest
-import yaml
 from engine_tests import FORMATS, PROBLEMS, marks, run, with_tests
 from harness import ROOT
 from running_project import Project, missing, project
-from variants import QUESTIONS, choices
+from variants import REGISTRIES, choices
 
 COVERED = 88
 """Percent of the package's lines that the first project's run must reach; 91 were seen."""
@@ -70,7 +69,7 @@ def teams_server(engine, monkeypatch) -> None:
     """Tells the tests of a Python that has what MLflow's image has, and a store that speaks S3."""
     if not os.environ.get("TEST_JOURNAL_URL"):
         missing("TEST_JOURNAL_URL names no PostgreSQL (pg_virtualenv gives one)")
-    facts = yaml.safe_load(QUESTIONS["model_registry_facts"]["default"])["mlflow"]
+    facts = REGISTRIES["mlflow"]
     packages = " ".join(f"'{name}'" for name in [facts["server"], *facts["beside"], STORE])
     home = engine.folder.parent / "server"
     if not home.exists():
@@ -81,21 +80,18 @@ def teams_server(engine, monkeypatch) -> None:
     monkeypatch.setenv("TEST_MLFLOW", str(home / "bin" / "python"))
 
 
-@pytest.mark.heavy(1.5)
+@pytest.mark.parametrize(
+    "tests",
+    [
+        pytest.param("test_team.py", marks=pytest.mark.heavy(1.5)),
+        pytest.param("test_port.py", marks=[pytest.mark.heavy(3), pytest.mark.full]),
+    ],
+)
 @pytest.mark.usefixtures("teams_server")
-def test_a_teams_mlflow(engine):
+def test_a_teams_mlflow(engine, tests):
     made = inner(engine, PROBLEMS[0], FORMATS[0])
     python = engine.folder / ".venv/bin/python"
-    passes(run(made.folder, python, "pytest", "tests/engine/test_team.py"))
-
-
-@pytest.mark.full
-@pytest.mark.heavy(3)
-@pytest.mark.usefixtures("teams_server")
-def test_a_teams_mlflow_passes_the_ports_test(engine):
-    made = inner(engine, PROBLEMS[0], FORMATS[0])
-    python = engine.folder / ".venv/bin/python"
-    passes(run(made.folder, python, "pytest", "tests/engine/test_port.py"))
+    passes(run(made.folder, python, "pytest", f"tests/engine/{tests}"))
 
 
 @pytest.mark.heavy(2)

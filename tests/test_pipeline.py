@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import variants
 import yaml
 from harness import ROOT, commit, copy
-from read_pipelines import EACH, OF, facts, github, lint, verbs
+from read_pipelines import EACH, facts, github, lint, verbs
 
 PINNED = re.compile(
     r"uses: (\./\.github/actions/[a-z]+|[\w.-]+/[\w.-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+)$"
@@ -34,11 +35,11 @@ def fit(folder: Path, *schemas: str) -> None:
         lint("check-jsonschema", "--builtin-schema", f"vendor.{name}", *found)
 
 
-@pytest.fixture(scope="module", params=EACH, ids="-".join)
+@pytest.fixture(scope="module", params=EACH, ids=variants.name)
 def project(request, template, tmp_path_factory) -> Path:
     """A project with GitHub's pipelines, for each manager of the environment and each registry."""
     home = tmp_path_factory.mktemp("ci")
-    made = copy(template, home / "it", ci="github", **dict(zip(OF, request.param, strict=True)))
+    made = copy(template, home / "it", ci="github", **request.param)
     commit(made)
     return made
 

@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import variants
 import yaml
 from harness import copy
 from read_pipelines import (
     AZURE,
     CHECKED,
     EACH,
-    OF,
     SERVER,
     facts,
     lint,
@@ -34,11 +34,11 @@ BESIDES = re.compile(
 TOKEN = "$(System.AccessToken)"
 
 
-@pytest.fixture(scope="module", params=EACH, ids="-".join)
+@pytest.fixture(scope="module", params=EACH, ids=variants.name)
 def project(request, template, tmp_path_factory) -> Path:
     """A project with Azure's pipelines, for each manager of the environment and each registry."""
     home = tmp_path_factory.mktemp("azure")
-    return copy(template, home / "it", ci="azure", **dict(zip(OF, request.param, strict=True)))
+    return copy(template, home / "it", ci="azure", **request.param)
 
 
 def flows(project: Path) -> dict[str, Any]:

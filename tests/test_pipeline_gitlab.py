@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import variants
 import yaml
 from harness import ROOT, copy
-from read_pipelines import EACH, MAIN, OF, SERVER, facts, lint, said, verbs
+from read_pipelines import EACH, MAIN, SERVER, facts, lint, said, verbs
 from run_pipelines import gitlab
 
 VERB = re.compile(
@@ -29,11 +30,11 @@ ON_MAIN = re.compile(r"if \[ \"\$CI_COMMIT_BRANCH\" = \"\$CI_DEFAULT_BRANCH\" \]
 FILES = ("ci", "cycle", "update")
 
 
-@pytest.fixture(scope="module", params=EACH, ids="-".join)
+@pytest.fixture(scope="module", params=EACH, ids=variants.name)
 def project(request, template, tmp_path_factory) -> Path:
     """A project with GitLab's pipelines, for each manager of the environment and each registry."""
     home = tmp_path_factory.mktemp("gitlab")
-    return copy(template, home / "it", ci="gitlab", **dict(zip(OF, request.param, strict=True)))
+    return copy(template, home / "it", ci="gitlab", **request.param)
 
 
 def jobs(project: Path) -> dict[str, Any]:

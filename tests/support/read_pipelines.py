@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from variants import AXES, QUESTIONS
+from variants import AXES, REGISTRIES
 
 BIN = Path(sys.executable).parent
 """The linters are Python packages of the tests' own environment."""
@@ -19,9 +19,12 @@ CHECKED = ["check", "data", "train", "bundle", "image", "smoke", "load"]
 MAIN = [*CHECKED, "push"]
 """What a push to main does, before anything is promoted."""
 SERVER = "http://registry.example"
-OF = ("env_manager", "model_registry")
-EACH = [*((manager, "mlflow") for manager in AXES[OF[0]]), (AXES[OF[0]][0], "wandb")]
-"""The answers to OF that the pipelines' files hang on: all of them once."""
+MANAGERS = AXES["env_manager"]
+EACH = [
+    *({"env_manager": manager, "model_registry": "mlflow"} for manager in MANAGERS),
+    {"env_manager": MANAGERS[0], "model_registry": "wandb"},
+]
+"""The answers that the pipelines' files hang on: all of them once."""
 MAKE = """#!/bin/sh
 for word in "$@"; do
   case "$word" in VERSION=*|BUNDLE=*|BY=*) eval "${{word%%=*}}='${{word#*=}}'" ;; esac
@@ -46,8 +49,7 @@ def lint(*command: str) -> None:
 def facts(project: Path) -> dict[str, Any]:
     """What a project's pipelines know of its registry."""
     answers = yaml.safe_load((project / ".copier-answers.yml").read_text())
-    every = yaml.safe_load(QUESTIONS["model_registry_facts"]["default"])
-    return dict(every[answers["model_registry"]]["pipelines"])
+    return dict(REGISTRIES[answers["model_registry"]]["pipelines"])
 
 
 def said(calls: list[str]) -> list[str]:

@@ -26,6 +26,8 @@ QUESTIONS: dict[str, dict[str, Any]] = {
     for name, details in yaml.safe_load((ROOT / "copier.yml").read_text()).items()
     if not name.startswith("_")
 }
+REGISTRIES: dict[str, dict[str, Any]] = yaml.safe_load(QUESTIONS["model_registry_facts"]["default"])
+"""What the template knows of each registry."""
 # These choose texts, not files: they are cycled through the variants.
 CYCLED: dict[str, list[Any]] = {
     "license": [],
