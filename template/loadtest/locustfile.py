@@ -15,6 +15,8 @@ from pathlib import Path
 from locust import FastHttpUser, between, constant_throughput, task
 
 SCENARIO = json.loads(Path(os.environ["LOAD_SCENARIO"]).read_text())
+TOKEN = os.environ.get("LOAD_TOKEN")
+"""For a server that asks for one (URL=): with the scope predict."""
 REFUSED = (413, 422)
 """An extreme may be refused with a reason; it may not fail, and it may not hang."""
 
@@ -30,6 +32,8 @@ class Client(FastHttpUser):
     wait_time = constant_throughput(SCENARIO["rate"]) if SCENARIO["rate"] else between(1, 5)
     network_timeout = connection_timeout = 30.0
     default_headers = {} if SCENARIO["outcomes"] else {"X-Load-Test": "1"}
+    if TOKEN:
+        default_headers["Authorization"] = f"Bearer {TOKEN}"
 
     def post(self, path: str, body: dict, name: str, allowed: tuple[int, ...] = ()) -> dict:
         """POST `body`; a status that is neither 2xx nor `allowed` counts as a failure."""

@@ -116,7 +116,10 @@ def test_a_server_that_others_use_keeps_nothing_of_a_load_test(
     bundles: Path, tmp_path: Path, journal_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with serving(bundles, JOURNAL_URL=journal_url) as server:
+    token = "to-load-0123456789abcdef"
+    monkeypatch.setenv("LOAD_TOKEN", token)
+    tokens = f"{token} predict"
+    with serving(bundles, JOURNAL_URL=journal_url, SERVING_TOKENS=tokens) as server:
         aim = f"http://127.0.0.1:{server.ready().port}"
         report = load.run(settings.load(load=FEW), bundle.load(bundles / "1"), url=aim)
         assert server.stop() == 0
@@ -135,7 +138,10 @@ def test_why_requests_failed_is_told(bundle_dir: Path, tmp_path: Path) -> None:
 
 @pytest.mark.problem
 @pytest.mark.format
-def test_a_server_answers_as_the_bundle_says(bundle_dir: Path) -> None:
+def test_a_server_answers_as_the_bundle_says(
+    bundle_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SERVING_TOKENS_FILE", "tokens-of-production")  # a server of ours asks none
     served = bundle.load(bundle_dir)
     with trial.server(served) as url:
         assert trial.smoke(served, url) == len(served.examples)

@@ -160,6 +160,9 @@ class Serving(Section):
     keep_alive_seconds: int = Field(75, gt=0)
     """How long a connection that nobody uses stays open: longer than clients and proxies keep it,
     or one of them sends a request just as it is closed."""
+    tokens_file: Stripped = ""
+    """A file of tokens; who has none is refused then (see serving/access.py). The variable
+    SERVING_TOKENS may hold them instead. With neither, everyone may ask everything."""
     root_path: RootPath = ""
     """The prefix behind which a proxy shows this server, such as /model, whether the proxy cuts it
     off or not; the name of a route, such as /predictions, cannot be one."""

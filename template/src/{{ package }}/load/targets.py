@@ -25,6 +25,8 @@ from ..settings import PACKAGE
 
 OPEN = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
 """Straight to the server, as Locust goes."""
+NO_TOKENS = {"SERVING_TOKENS": "", "SERVING_TOKENS_FILE": ""}
+"""A server of our own asks for none, whatever the settings say."""
 HARDENED = ["--read-only", "--tmpfs", "/tmp", "--cap-drop", "ALL"]
 HARDENED += ["--security-opt", "no-new-privileges"]
 
@@ -39,6 +41,7 @@ def server(bundle: Bundle) -> Iterator[str]:
             "JOURNAL_URL": f"sqlite:///{folder}/journal.db",
             "SERVING_BUNDLES": str(folder),
             "SERVING_HOST": "127.0.0.1",
+            **NO_TOKENS,
         }
         process = subprocess.Popen(
             [*command, "--port", str(port)], env=os.environ | own, stdout=log, stderr=log
@@ -74,6 +77,7 @@ def container(bundle: Bundle, image: str, engine: str = "docker") -> Iterator[st
         place = ["--publish", f"127.0.0.1:{port}:8000", "--volume", f"{folder}:/bundles:ro"]
         place += ["--env", "SERVING_BUNDLES=/bundles"]
         place += ["--env", "JOURNAL_URL=sqlite:////tmp/journal.db"]
+        place += [word for name in NO_TOKENS for word in ("--env", f"{name}=")]
         try:
             started = client("run", "--detach", "--name", name, *HARDENED, *place, image)
         except FileNotFoundError:

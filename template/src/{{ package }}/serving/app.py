@@ -16,6 +16,7 @@ from fastapi_offline import FastAPIOffline
 from starlette.routing import Match
 
 from ..settings import Settings
+from .access import access, describe
 from .journal.queue import Writer
 from .journal.store import Journal
 from .live import Live
@@ -35,8 +36,9 @@ def create_app(
     """The application that serves `bundles`/`current` and writes to `journal` if there is one.
 
     `environment` is what the journal calls it; a row without one counts as production's. Raises
-    UserError where project/routes.py cannot be added.
+    UserError where project/routes.py cannot be added, or the tokens are not what they should be.
     """
+    tokens = access(settings.serving)
     writer = None if journal is None else _writer(journal, settings)
     metrics = Metrics(writer)
     live = Live(bundles, metrics)
@@ -76,8 +78,11 @@ def create_app(
         limit=round(settings.serving.max_body_mb * 1e6),
         access_log=settings.serving.access_log,
         root_path=settings.serving.root_path,
+        access=tokens,
     )
-    app.state.service = service
+    if tokens:
+        describe(app)
+    app.state.service, app.state.access = service, tokens
     add_own_routes(app)
     return app
 

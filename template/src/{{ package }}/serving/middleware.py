@@ -1,4 +1,4 @@
-"""The one layer round the application: request id, body limit, metrics and access log."""
+"""The one layer round the application: request id, tokens, body limit, metrics and access log."""
 
 import json
 import logging
@@ -11,6 +11,7 @@ from time import perf_counter, time_ns
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from .access import Access
 from .logs import REQUEST
 from .metrics import Metrics
 
@@ -37,17 +38,23 @@ class Edge:
     """ASGI middleware; written without Starlette's base class, which costs a task a request."""
 
     def __init__(
-        self, app: ASGIApp, metrics: Metrics, limit: int, access_log: bool, root_path: str
+        self,
+        app: ASGIApp,
+        metrics: Metrics,
+        limit: int,
+        access_log: bool,
+        root_path: str,
+        access: Access | None = None,
     ) -> None:
         self.app, self.metrics, self.limit, self.access_log = app, metrics, limit, access_log
-        self.root_path = root_path
+        self.root_path, self.access = root_path, access
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves one request."""
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
         start = perf_counter()
-        request = coding = b""
+        request = coding = authorization = b""
         size: int | None = 0
         for name, value in scope["headers"]:
             if name == b"content-length" and value.isdigit():
@@ -56,6 +63,8 @@ class Edge:
                 size = None
             elif name == b"x-request-id" and REQUEST_ID.fullmatch(value):
                 request = value
+            elif name == b"authorization":
+                authorization = value
             elif name == b"x-load-test":
                 LOAD_TEST.set(True)
             elif name == b"content-encoding" and value.lower() != b"identity":
@@ -73,8 +82,15 @@ class Edge:
                 message["headers"].append((b"x-request-id", name.encode()))
             await send(message)
 
+        refusal = None
+        if self.access:  # before a byte of the body is read
+            path = scope["path"].removeprefix(self.root_path) or "/"
+            refusal = self.access.refusal(scope["method"], path, authorization)
         try:
-            if coding:
+            if refusal:
+                challenge = (b"www-authenticate", refusal.challenge)
+                await _reply(answer, refusal.status, refusal.detail, challenge)
+            elif coding:
                 plain = (b"accept-encoding", b"identity")
                 await _reply(answer, 415, "body: send it as it is, not compressed", plain)
             elif size is None:

@@ -1,5 +1,6 @@
 """The two processes of `serve`: this one answers, the other fetches what was promoted."""
 
+import ipaddress
 import logging
 import os
 import pickle
@@ -46,8 +47,17 @@ def run(bundles: Path, settings: Settings, listener: socket.socket, environment:
     """Answers until SIGTERM or SIGINT, then finishes what is under way and the journal."""
     logs.configure(settings.serving.log_level)
     journal = journal_at(settings.journal.url) if settings.journal.url else None
+    app = create_app(bundles, journal, settings, environment)
+    host, port = listener.getsockname()[:2]
+    if not app.state.access and not ipaddress.ip_address(host).is_loopback:
+        logger.warning(
+            "no token is set: whoever reaches %s:%s may read and erase predictions and set "
+            "outcomes; set SERVING_TOKENS or serving.tokens_file",
+            host,
+            port,
+        )
     config = uvicorn.Config(
-        create_app(bundles, journal, settings, environment),
+        app,
         log_config=None,
         access_log=False,
         server_header=False,
