@@ -28,6 +28,8 @@ BEFORE = ("serviceaccount", "configmap", "networkpolicy", "job")
 """What the migration needs; the rest follows when the tables are up to date."""
 AFTER = ("cronjob",)
 """What runs the new code by itself: only once the new server has answered."""
+MADE = "*_*_*.yaml"
+"""As kustomize names files: group_version_kind_name."""
 VERSION = "app.kubernetes.io/version"
 COMPONENT = "app.kubernetes.io/component"
 
@@ -52,7 +54,7 @@ class Manifests:
     """What an environment is made of: a folder with a file for each object, by kustomize."""
 
     def __init__(self, folder: Path) -> None:
-        self.files = sorted(folder.glob("*.yaml"))
+        self.files = sorted(folder.glob(MADE))
         self.deployment = self.name("deployment", "serve")
         self.migration = self.name("job", "migrate")
         text = self.text("deployment", "serve")
@@ -60,7 +62,7 @@ class Manifests:
         self.secret = _first(r"secretKeyRef:\n(?: +key: .*\n)? +name: (\S+)", text)
 
     def kinds(self, *kinds: str) -> list[Path]:
-        """The files of some kinds; kustomize names a file group_version_kind_name."""
+        """The files of some kinds."""
         return [file for file in self.files if file.stem.split("_")[-2] in kinds]
 
     def _file(self, kind: str, end: str) -> Path:
@@ -107,7 +109,7 @@ def render(env: str, image: dict[str, str], to: Path) -> Manifests:
         drafts = Path(folder, "made")
         drafts.mkdir()
         kubectl("kustomize", folder, "--output", str(drafts))
-        for old in to.glob("*_*_*.yaml"):
+        for old in to.glob(MADE):
             old.unlink()
         shutil.copytree(drafts, to, dirs_exist_ok=True)
     made = Manifests(to)
@@ -141,7 +143,7 @@ class Cluster:
     def read(self, *command: str) -> Any:
         """The same as JSON; None for what is not there."""
         said = self.ask("get", *command, "--ignore-not-found", "--output", "json")
-        return json.loads(said) if said else None
+        return json.loads(said) if said.strip() else None
 
     def apply(self, files: list[Path], *how: str) -> None:
         """Applies files in one call."""
