@@ -24,3 +24,8 @@ ARG COMMIT=none
 LABEL org.opencontainers.image.revision=${COMMIT}
 ENTRYPOINT ["python3", "-m", "{{ package }}"]
 CMD ["serve", "--no-follow"]
+
+# The server with one version in it, the same for every environment: `make image ENV=`.
+FROM serve AS model
+COPY build/model bundles
+ENV SERVING_BUNDLES=/app/bundles

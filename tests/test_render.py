@@ -122,11 +122,16 @@ def test_exactly_the_expected_files(answers, renders, template):
 
 
 def test_ruff_changes_nothing(renders, run):
-    """In one call for all variants; each follows the configuration rendered with it."""
-    folders = [str(folder) for folder in renders.values()]
+    """Each distinct file once, at its place: it follows the configuration rendered with it."""
+    found = {}
+    for folder in renders.values():
+        settings = (folder / "pyproject.toml").read_text().partition("[tool.ruff]")[2]
+        for path in folder.rglob("*.py"):
+            found[path.relative_to(folder), path.read_bytes(), settings] = str(path)
+    assert len(found) > 100
     ruff = [sys.executable, "-m", "ruff"]
-    run(*ruff, "check", "--no-cache", *folders, cwd=ROOT)
-    run(*ruff, "format", "--check", "--no-cache", *folders, cwd=ROOT)
+    run(*ruff, "check", "--no-cache", *found.values(), cwd=ROOT)
+    run(*ruff, "format", "--check", "--no-cache", *found.values(), cwd=ROOT)
 
 
 def test_package_code_is_python_as_it_lies(run):

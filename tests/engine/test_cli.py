@@ -25,7 +25,7 @@ def test_a_bundle_goes_into_a_folder_of_its_own(trained: Path) -> None:
     bundle = serving.bundle
     for _ in range(2):
         bundle("test", Path("build/bundle"))
-        assert [path.name for path in Path("build/bundle").iterdir()] == ["1"]
+        assert sorted(path.name for path in Path("build/bundle").iterdir()) == ["1", "current"]
     Path("notes").mkdir()
     Path("notes/thesis.txt").write_text("years of work")
     with pytest.raises(UserError, match=r"OUT=notes: holds other things than bundles \(thesis"):
@@ -44,7 +44,8 @@ def test_the_bundle_of_what_was_trained_here_is_that_whatever_test_holds(
     common.write_report("train", {"version": "2"})
     for version, expected in (("", "1"), ("trained", "2"), ("1", "1")):
         serving.bundle(version=version)
-        assert [path.name for path in Path("build/bundle").iterdir()] == [expected]
+        assert Path("build/bundle/current").read_text() == expected
+        assert len([*Path("build/bundle").iterdir()]) == 2
 
 
 def test_what_cannot_be_written_is_one_line(trained: Path) -> None:

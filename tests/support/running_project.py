@@ -83,6 +83,7 @@ class Project:
         self.environment = {k: v for k, v in os.environ.items() if k not in hidden}
         self.environment |= {"SERVING_PORT": str(self.port), "CI": "true"}
         self.environment |= {"WANDB_MODE": "offline"}  # what has W&B needs no account
+        self.environment |= {"KUBECONFIG": os.devnull}  # and no cluster of this machine is asked
         for who in ("AUTHOR", "COMMITTER"):  # the tests hide the machine's own git configuration
             self.environment |= {f"GIT_{who}_NAME": "ada", f"GIT_{who}_EMAIL": "ada@localhost"}
         self.environment |= {"LOAD_RUN_TIME": "3", "LOAD_USERS": "5", "MONITOR_WINDOW": "100"}

@@ -118,7 +118,7 @@ BESIDES: dict[tuple[str, ...], dict[str, Any]] = {
         "ci": "none", "docker_base": "distroless", "model_registry": "wandb",
     },
     ("regression", "uv"): {"ci": "gitlab", "python": "3.11", "model_registry": "wandb"},
-    ("regression", "pip"): {"ci": "none", "python": "3.12"},
+    ("regression", "pip"): {"ci": "none", "python": "3.12", "deployment": "kubernetes"},
     ("regression", "conda"): {"ci": "gitlab", "docker_base": "micromamba"},
 }  # fmt: skip
 """What matters less when a project runs, but has its own chapters in the README."""

@@ -8,6 +8,7 @@ trained.npy      hashes of the rows trained on, where there is no time; see eval
 """
 
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -28,6 +29,8 @@ FORMAT = 2
 `rows` nor `judged`, and its numbers are float32."""
 TOLERANCE = 1e-4
 NEEDED = ("examples.json", "reference.json")
+POINTER = "current"
+"""In a folder of bundles: the file that names the one that is served."""
 
 
 class JudgedOn(BaseModel):
@@ -198,6 +201,16 @@ def scores_or_nan(
 def digest_of(path: Path) -> str:
     """Names a whole bundle, since its manifest holds the digest of every other file."""
     return sha256(path / "manifest.json")[:12]
+
+
+def put(bundle: Bundle, folder: Path) -> Path:
+    """Copies a bundle into a folder that is served as it is, by any user; returns the copy."""
+    copy = folder / bundle.version
+    shutil.copytree(bundle.path, copy)
+    (folder / POINTER).write_text(bundle.version)
+    for path in (folder, *folder.rglob("*")):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    return copy
 
 
 def intact(path: Path, digest: str) -> bool:

@@ -149,6 +149,7 @@ class Serving(Section):
     host: str = "127.0.0.1"
     port: int = Field(8000, ge=0, le=65535)
     bundles: Path = Path("var/bundles")
+    """A folder of bundles for each environment, or, in the image of a version, a bundle."""
     poll: float = Field(5.0, gt=0)
     """Seconds between two looks at the registry."""
     max_batch: int = Field(1000, gt=0)

@@ -11,9 +11,11 @@ import typer
 
 from ..console import status_line
 from ..errors import UserError, shown
-from ..settings import Settings, load
+from ..settings import ENVIRONMENTS, Settings, load
 
 app = typer.Typer()
+DEPLOY = Path("scripts/deploy.py")
+"""What knows the cluster, where the project is deployed to one."""
 
 
 @app.command()
@@ -45,6 +47,8 @@ def _checks(settings: Settings) -> Iterator[tuple[str, bool, Callable[[], str]]]
     yield "engine", False, _engine
     yield "secrets", False, _secrets
     yield "compose", False, _compose
+    if DEPLOY.exists():
+        yield "cluster", False, _cluster
 
 
 def _interpreter() -> str:
@@ -128,6 +132,22 @@ def _compose() -> str:
     if lacks := [name for name in _names(example) if name not in set_here]:
         raise UserError(f"{own} lacks {', '.join(lacks)}; copy them from {example}")
     return f"{own} sets every variable of {example}"
+
+
+def _cluster() -> str:
+    found = [
+        subprocess.run(
+            [sys.executable, DEPLOY, environment, "--check"],
+            check=False,
+            capture_output=True,
+            text=True,
+        )
+        for environment in ENVIRONMENTS
+    ]
+    said = [(f.stdout + f.stderr).strip().removeprefix("error: ") for f in found]
+    if any(f.returncode for f in found):
+        raise UserError("; ".join(dict.fromkeys(said)))
+    return "; ".join(said)
 
 
 def _names(dotenv: Path) -> list[str]:

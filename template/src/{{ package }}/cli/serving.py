@@ -1,5 +1,6 @@
-"""The commands around serving: serve and follow, load test and capacity, image."""
+"""The commands around serving: serve and follow, load test and capacity, images."""
 
+import json
 import shutil
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,7 +10,7 @@ import typer
 from ..console import say, table
 from ..errors import UserError
 from ..settings import load as settings_in_force
-from .common import Environment, bundle_in, trained, write_report
+from .common import REPORTS, Environment, bundle_in, opened_journal, trained, write_report
 
 app = typer.Typer()
 Folder = Annotated[str, typer.Option(help="a bundle's folder, instead of what ENV holds")]
@@ -30,11 +31,19 @@ def _bundle(env: str, folder: str) -> Any:
 
 @app.command()
 def bundle(
-    env: Environment = "test", out: Path = Path("build/bundle"), version: Version = ""
+    env: Environment = "test",
+    out: Path = Path("build/bundle"),
+    version: Version = "",
+    bundle: Folder = "",
 ) -> None:
-    """Copy the model as it is served into a folder."""
-    found = bundle_in(env, settings_in_force(), trained() if version == "trained" else version)
-    old = list(out.iterdir()) if out.is_dir() else []
+    """Copy the model as it is served into a folder, which `serve` takes as SERVING_BUNDLES."""
+    from ..bundle import POINTER, put
+
+    if bundle:
+        found = _bundle(env, bundle)
+    else:
+        found = bundle_in(env, settings_in_force(), trained() if version == "trained" else version)
+    old = [path for path in out.iterdir() if path.name != POINTER] if out.is_dir() else []
     if others := [path.name for path in old if not (path / "manifest.json").exists()]:
         raise UserError(
             f"OUT={out}: holds other things than bundles ({min(others)}); choose a new folder"
@@ -43,8 +52,7 @@ def bundle(
         raise UserError(f"OUT={out}: is where bundles are kept; choose a new folder")
     for path in old:
         shutil.rmtree(path)
-    target = out / found.version
-    shutil.copytree(found.path, target)
+    target = put(found, out)
     say(f"version {found.version} ({found.digest}) is in {target}")
 
 
@@ -97,17 +105,63 @@ def smoke(
     env: Environment = "test",
     bundle: Folder = "",
     engine: Annotated[str, typer.Option(envvar="ENGINE")] = "docker",
+    baked: Annotated[bool, typer.Option(help="the image has the bundle in it")] = False,
 ) -> None:
     """Start an image with no rights, compare its answers to the bundle's examples, stop it."""
     from ..load import targets
 
     found = _bundle(env, bundle)
-    with targets.container(found, image, engine) as url:
+    with targets.container(found, image, engine, baked) as url:
         n = targets.smoke(found, url)
     write_report(
         "smoke", {"image": image, "version": found.version, "bundle": found.digest, "rows": n}
     )
     say(f"{image}: {n} examples answered as version {found.version} should")
+
+
+@app.command()
+def pushed(bundle: Path) -> None:
+    """Note on a version the digests of its images, which `make push` left in reports/push.json."""
+    from ..registry.store import connect
+
+    found, registry = _bundle("", str(bundle)), connect(settings_in_force())
+    if found.version not in registry.numbers():
+        say(f"version {found.version} is not registered here, so no image was noted on it")
+        return
+    if (digest := registry.note(found.version, "bundle")) != found.digest:
+        raise UserError(
+            f"the image holds another version {found.version} ({found.digest}) than is registered "
+            f"({digest}); run `make image` where the registry is"
+        )
+    for name, reference in json.loads((REPORTS / "push.json").read_text()).items():
+        registry.tag(found.version, f"image.{name}", reference)
+    say(f"the images are noted on version {found.version}")
+
+
+@app.command()
+def image(env: Environment) -> None:
+    """Say which image holds what an environment holds: what `make deploy` deploys."""
+    from ..registry.base import version_in
+    from ..registry.store import connect
+
+    registry = connect(settings_in_force())
+    version = version_in(env, registry)
+    images = {name: registry.note(version, f"image.{name}") for name in ("model", "job")}
+    if not all(images.values()):
+        raise UserError(
+            f"{env} holds version {version}, of which no image was pushed; run "
+            f"`make image ENV={env}` and `make push`"
+        )
+    digest = registry.note(version, "bundle")
+    write_report("image", {"environment": env, "version": version, "bundle": digest, **images})
+    say(f"{env} holds version {version}: {images['model']}")
+
+
+@app.command()
+def migrate() -> None:
+    """Bring the journal's tables up to date, as a server does at its start."""
+    with opened_journal(settings_in_force()) as journal:
+        say(f"the journal's tables are up to date ({journal.dialect})")
 
 
 @app.command()

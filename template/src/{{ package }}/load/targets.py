@@ -4,7 +4,6 @@ import ipaddress
 import json
 import math
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from ..bundle import ROWS, Bundle
+from ..bundle import ROWS, Bundle, put
 from ..errors import UserError, reason, shown
 from ..predict import predict
 from ..settings import PACKAGE
@@ -59,9 +58,12 @@ def server(bundle: Bundle) -> Iterator[str]:
 
 
 @contextmanager
-def container(bundle: Bundle, image: str, engine: str = "docker") -> Iterator[str]:
+def container(
+    bundle: Bundle, image: str, engine: str = "docker", baked: bool = False
+) -> Iterator[str]:
     """The address of an image that serves the bundle, with no rights and nothing to write to.
 
+    The bundle is given to it, unless it is `baked` into the image.
     Raises UserError when it does not start, is not ready, or does not stop when it is asked to.
     """
 
@@ -74,8 +76,9 @@ def container(bundle: Bundle, image: str, engine: str = "docker") -> Iterator[st
 
     port, name = free_port(), f"{PACKAGE}-{os.getpid()}-{time.monotonic_ns()}"
     with _folder(bundle) as folder:
-        place = ["--publish", f"127.0.0.1:{port}:8000", "--volume", f"{folder}:/bundles:ro"]
-        place += ["--env", "SERVING_BUNDLES=/bundles"]
+        place = ["--publish", f"127.0.0.1:{port}:8000"]
+        if not baked:
+            place += ["--volume", f"{folder}:/bundles:ro", "--env", "SERVING_BUNDLES=/bundles"]
         place += ["--env", "JOURNAL_URL=sqlite:////tmp/journal.db"]
         place += [word for name in NO_TOKENS for word in ("--env", f"{name}=")]
         try:
@@ -151,14 +154,10 @@ def _same(one: Any, other: Any) -> bool:
 
 @contextmanager
 def _folder(bundle: Bundle) -> Iterator[Path]:
-    """A folder of bundles, as `follow` keeps it, that any user may read."""
+    """A folder that serves the bundle, and that any user may read."""
     with tempfile.TemporaryDirectory() as tmp:
-        folder = Path(tmp)
-        shutil.copytree(bundle.path, folder / "test" / bundle.version)
-        (folder / "test" / "current").write_text(bundle.version)
-        for path in [folder, *folder.rglob("*")]:
-            path.chmod(0o755 if path.is_dir() else 0o644)
-        yield folder
+        put(bundle, Path(tmp))
+        yield Path(tmp)
 
 
 def _ready(url: str, alive: Callable[[], bool], log: Callable[[], str]) -> None:

@@ -27,9 +27,8 @@ def show(
         console.print(f"{registry.name}: no version yet; run `make train`")
         return
     metrics = [n for n in versions[0].tags if n.startswith("metric.")]
-    table = _table(
-        registry.name, "version", "holds it", "made", *[m[7:] for m in metrics], "data", "commit"
-    )
+    names = [m.removeprefix("metric.") for m in metrics]
+    table = _table(registry.name, "version", "holds it", "made", *names, "data", "commit", "image")
     for v in versions:
         table.add_row(
             v.version,
@@ -38,6 +37,7 @@ def show(
             *[f"{float(v.tags[m]):.4f}" if m in v.tags else "" for m in metrics],
             v.tags.get("data", "")[:8],
             v.tags.get("commit", "")[:8],
+            v.tags.get("image.model", "").rpartition(":")[2][:8],
         )
     console.print(table)
     history = _table("moves", "when", "move", "version", "by", "why")

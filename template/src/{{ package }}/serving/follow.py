@@ -9,13 +9,13 @@ import sys
 import threading
 import time
 
-from ..bundle import load
+from ..bundle import POINTER, load
 from ..errors import BundleError, UserError, passing, reason
 from ..files import write
 from ..registry.base import Registry
 from ..settings import Settings, how_to_fill
 from . import logs
-from .live import POINTER, REFUSED
+from .live import REFUSED
 
 logger = logging.getLogger(__name__)
 KEEP = 2

@@ -7,12 +7,11 @@ import logging
 from contextlib import suppress
 from pathlib import Path
 
-from ..bundle import Bundle, load
+from ..bundle import POINTER, Bundle, load
 from ..errors import BundleError, Unreadable, passing, reason
 from .metrics import Metrics
 
 logger = logging.getLogger(__name__)
-POINTER = "current"
 REFUSED = "refused"
 """Beside the pointer: why the version that was fetched last is not the one that is served."""
 GARBAGE = 20_000

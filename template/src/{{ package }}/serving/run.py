@@ -15,6 +15,7 @@ from pathlib import Path
 
 import uvicorn
 
+from ..bundle import POINTER
 from ..errors import UserError
 from ..settings import PACKAGE, Settings
 from . import logs
@@ -77,11 +78,15 @@ def run(bundles: Path, settings: Settings, listener: socket.socket, environment:
 def serve(env: str, settings: Settings, follow: bool = True) -> None:
     """Serves what `env` holds, now and after each promotion, until SIGTERM or Ctrl-C.
 
-    Without `follow` somebody else fetches the bundles, as in compose.
+    Without `follow` somebody else fetches the bundles, as in compose; or the folder of bundles
+    names one itself, as in the image of a version, and that one is served in every environment.
     """
     listener = listen(settings.serving.host, settings.serving.port)
+    bundles = settings.serving.bundles
+    if follow or not (bundles / POINTER).exists():
+        bundles /= env
     with _follower(env, settings) if follow else nullcontext():
-        run(settings.serving.bundles / env, settings, listener, env)
+        run(bundles, settings, listener, env)
 
 
 @contextmanager

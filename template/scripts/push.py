@@ -1,0 +1,59 @@
+"""Pushes images, and writes their digests to reports/push.json: `push.py ENGINE REMOTE IMAGE TAG`.
+
+The image of a version, if `make image` was told one, is pushed beside the server's: no registry
+that must know its repositories needs another one, and they share their layers.
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+BAKED = Path("build/model/current")
+REPORT = Path("reports/push.json")
+
+
+def run(*command: str) -> str:
+    """What a command says; ends with its last line when it fails."""
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    if done.returncode:
+        said = (done.stderr or done.stdout).strip().splitlines() or ["it said nothing"]
+        sys.exit(f"error: `{' '.join(command[:3])}` failed: {said[-1]}")
+    return done.stdout
+
+
+def push(engine: str, image: str, to: str) -> str:
+    """Pushes an image, and returns its reference by digest."""
+    run(engine, "tag", image, to)
+    repository = to.rpartition(":")[0]
+    # What podman keeps is not compressed: only what it pushed has the digest that is pulled.
+    if "--digestfile" in run(engine, "push", "--help"):
+        with tempfile.TemporaryDirectory() as folder:
+            digest = Path(folder, "digest")
+            run(engine, "push", "--quiet", "--digestfile", str(digest), to)
+            return f"{repository}@{digest.read_text().strip()}"
+    run(engine, "push", "--quiet", to)
+    known = run(engine, "image", "inspect", "--format", "{{json .RepoDigests}}", to)
+    return next(name for name in json.loads(known) if name.startswith(f"{repository}@"))
+
+
+def main(engine: str, remote: str, image: str, tag: str) -> None:
+    """Pushes what `make image` built."""
+    images = {
+        "serve": (f"{image}:{tag}", f"{remote}/serve:{tag}"),
+        "job": (f"{image}-job:{tag}", f"{remote}/job:{tag}"),
+    }
+    if BAKED.exists():
+        name = f"{tag}-v{BAKED.read_text()}"
+        images["model"] = (f"{image}:{name}", f"{remote}/serve:{name}")
+    pushed = {}
+    for name, (here, there) in images.items():
+        pushed[name] = push(engine, here, there)
+        print(f"pushed {there}")
+    REPORT.parent.mkdir(exist_ok=True)
+    REPORT.write_text(json.dumps(pushed, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
