@@ -18,6 +18,8 @@ from harness import copy, snapshot  # noqa: E402
 from variants import QUESTIONS, choices, variants  # noqa: E402
 
 TEMPLATE = ROOT / "template"
+CLIENTS = {"adlfs>=2025.8", "gcsfs>=2025.9", "s3fs>=2025.9"}
+"""What a team may add for an object store: docs/reproduce.md."""
 OLDEST = min(choices("python"), key=lambda version: int(version.split(".")[1]))
 HEAD = "# {what}\n# Resolved for Python {oldest} and later by ciclo's `make constraints`.\n"
 
@@ -51,7 +53,7 @@ def resolve(wanted: set[str], what: str, to: Path) -> None:
 def main() -> None:
     """Writes all constraints."""
     with tempfile.TemporaryDirectory() as folder:
-        wanted = requirements(Path(folder))
+        wanted = requirements(Path(folder)) | CLIENTS
     resolve(wanted, "What the template was tested with.", TEMPLATE / "constraints.txt")
     for registry, facts in yaml.safe_load(QUESTIONS["model_registry_facts"]["default"]).items():
         if not facts["server"]:

@@ -7,7 +7,7 @@ import subprocess
 import pytest
 from harness import copy
 from read_pipelines import azure, facts, github, gitlab
-from variants import choices
+from variants import STORE, choices
 
 READ = {"github": github, "gitlab": gitlab, "azure": azure}
 
@@ -19,6 +19,8 @@ def test_what_is_asked_for_by_setup_is_what_the_pipelines_read(registry, templat
     assert told["SWITCH"] == known["switch"]
     assert [*told["VARIABLES"]] == known["variables"]
     assert set().union(*told["LOGINS"]) == {*known["secrets"]}
+    asked = (project / "scripts/ci.py").read_text()
+    assert all(f'"{name}": "' in asked for name in [*STORE["variables"], *STORE["secrets"]])
 
 
 def test_a_pipeline_that_is_told_no_team_keeps_its_versions(template, tmp_path):
@@ -32,6 +34,19 @@ def test_a_pipeline_that_is_told_no_team_keeps_its_versions(template, tmp_path):
             ["make", "--dry-run", "ui"], cwd=project, env=own | told, capture_output=True, text=True
         )
         assert ("WANDB_MODE=offline" in said.stdout) == offline, told
+
+
+@pytest.mark.parametrize("ci", READ)
+def test_what_nobody_set_of_an_object_store_reaches_no_client(ci, template, tmp_path):
+    """A pipeline passes it on as empty; botocore would take that for a region."""
+    project = copy(template, tmp_path / "it", ci=ci)
+    (project / "local.mk").write_text("told: ; @env\n")
+    names = [*STORE["variables"], *STORE["secrets"]]
+    for given, left in ("", []), ("it", names):
+        own = os.environ | dict.fromkeys(names, given)
+        command = ["make", "--silent", "told"]
+        said = subprocess.run(command, cwd=project, env=own, capture_output=True, text=True).stdout
+        assert [name for name in names if f"\n{name}=" in f"\n{said}"] == left
 
 
 @pytest.fixture(scope="module", params=choices("model_registry"))

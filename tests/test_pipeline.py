@@ -117,7 +117,8 @@ def test_secrets_are_given_to_verbs_and_never_to_a_pull_request(project):
             for step in job["steps"]:
                 secret = [v for v in step.get("env", {}).values() if "secrets." in v]
                 if "JOURNAL_URL" in step.get("env", {}):
-                    assert {*facts(project)["secrets"], "EVENTS_SECRET"} <= {*step["env"]}
+                    asked = {*facts(project)["secrets"], *variants.STORE["secrets"]}
+                    assert asked | {"EVENTS_SECRET"} <= {*step["env"]}
                 assert str(step).count("secrets.") == len(secret), "in env: alone"
                 if secret:
                     given += 1
@@ -125,6 +126,8 @@ def test_secrets_are_given_to_verbs_and_never_to_a_pull_request(project):
                     safe = "pull request" not in runs[key].runs
                     safe = safe or "github.event_name != 'pull_request'" in step.get("if", "")
                     assert safe or all(v.startswith("${{ " + guard) for v in secret), step
+        for variable in variants.STORE["variables"]:
+            assert (variable in workflow.get("env", {})) == (name != "update.yml")
     assert given > 9
 
 

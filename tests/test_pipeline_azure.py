@@ -105,10 +105,11 @@ def test_secrets_are_given_where_they_are_needed_and_never_to_a_pull_request(pro
                 "make ci-promote ENV=production",
                 "python3 scripts/propose.py",
             )
-        secrets = {*facts(project)["secrets"], "JOURNAL_URL", "EVENTS_WEBHOOK", "EVENTS_SECRET"}
+        secrets = {*facts(project)["secrets"], *variants.STORE["secrets"]}
+        secrets |= {"JOURNAL_URL", "EVENTS_WEBHOOK", "EVENTS_SECRET"}
         assert not secrets & {*step.get("env", {})} or secrets <= {*step["env"]}
         for value in step.get("env", {}).values():
-            assert re.fullmatch(r"(?!.*\$\((?:MLFLOW|WANDB|JOURNAL|EVENTS|UPDATE)).*", value), (
+            assert re.fullmatch(r"(?!.*\$\((?:MLFLOW|WANDB|AWS|AZURE|JOURNAL|EVENTS|UPDATE)).*", value), (
                 "empty if undefined"
             )
 

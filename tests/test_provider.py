@@ -15,6 +15,7 @@ GIVEN = {
     "MLFLOW_TRACKING_URI": "http://registry.example",
     "JOURNAL_URL": "postgresql://u:s3cret@h/d",
     "EVENTS_WEBHOOK": "https://hooks.example/s3cret",
+    "AWS_SECRET_ACCESS_KEY": "s3cret/of/a/store",
 }
 
 
@@ -26,6 +27,7 @@ def test_setup_makes_once_what_check_asks_for(provider):
     assert "hint      JOURNAL_URL" in said
     assert "hint      UPDATE_TOKEN" in said
     assert "EVENTS" not in said, "not everyone wants them"
+    assert "AWS" not in said
 
     code, made = provider("ci", "setup", **GIVEN)
     assert code == 0, made
@@ -39,7 +41,7 @@ def test_setup_makes_once_what_check_asks_for(provider):
 
     state = provider.client()
     assert state["values"]["MLFLOW_TRACKING_URI"]["value"] == GIVEN["MLFLOW_TRACKING_URI"]
-    for name in ("JOURNAL_URL", "EVENTS_WEBHOOK"):
+    for name in ("JOURNAL_URL", "EVENTS_WEBHOOK", "AWS_SECRET_ACCESS_KEY"):
         assert state["values"][name] == {"secret": True, "value": GIVEN[name]}
     assert "s3cret" not in made + again + said + json.dumps(state["log"])
 

@@ -1,5 +1,8 @@
 # Pipelines: what the provider stores outside their files. scripts/provider.py calls the provider's client.
 
+# A pipeline passes on what nobody set as empty; a cloud's client would take that for a region or an address.
+unexport $(foreach name,$(filter AWS_% AZURE_STORAGE_%,$(.VARIABLES)),$(if $($(name)),,$(name)))
+
 ##@ Pipelines
 
 .PHONY: ci-setup ci-check ci-promote

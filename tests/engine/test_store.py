@@ -205,6 +205,21 @@ def test_only_what_no_version_needs_may_go(
     assert files("team") == fewer
 
 
+def test_what_is_trained_on_is_needed(
+    made: snapshots.Snapshot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    age(made.path)
+
+    def pruned(*_: object) -> None:
+        retention.delete(retention.Unneeded([made.fingerprint], []))
+        assert made.path.exists()
+        raise UserError("enough")
+
+    monkeypatch.setattr(snapshots.Snapshot, "read", pruned)
+    with pytest.raises(UserError, match="enough"):
+        train.train(settings.load(), None, made)  # type: ignore[arg-type]
+
+
 def test_what_an_environment_of_its_own_may_go_back_to_is_needed(
     trained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

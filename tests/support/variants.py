@@ -28,6 +28,8 @@ QUESTIONS: dict[str, dict[str, Any]] = {
 }
 REGISTRIES: dict[str, dict[str, Any]] = yaml.safe_load(QUESTIONS["model_registry_facts"]["default"])
 """What the template knows of each registry."""
+STORE: dict[str, list[str]] = yaml.safe_load(QUESTIONS["store_facts"]["default"])
+"""The variables and secrets of an object store."""
 # These choose texts, not files: they are cycled through the variants.
 CYCLED: dict[str, list[Any]] = {
     "license": [],

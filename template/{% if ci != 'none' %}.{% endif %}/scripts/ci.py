@@ -24,17 +24,25 @@ VARIABLES = {
     **registry.VARIABLES,
     "DATA_URI": "where the data is, if not in the repository",
     "DATA_STORE": "the store of snapshots",
+    "AWS_DEFAULT_REGION": "the region of an object store",
+    "AWS_ENDPOINT_URL": "an object store that is not Amazon's",
     "RUNNER": "your own runners",
+}
+STORE = {
+    "AWS_ACCESS_KEY_ID": "the login of an object store that speaks S3",
+    "AWS_SECRET_ACCESS_KEY": "the login of an object store that speaks S3",
+    "AZURE_STORAGE_CONNECTION_STRING": "the login of Azure's object store",
 }
 SECRETS = {
     "JOURNAL_URL": "without it the monitor takes the verdict that `make monitor` noted elsewhere",
     "EVENTS_WEBHOOK": "the webhook for promotions and verdicts",
     "EVENTS_SECRET": "the key that signs events",
     **{name: "one login of the registry" for login in registry.LOGINS for name in sorted(login)},
+    **STORE,
     **provider.TOKENS,
 }
 
-OPTIONAL = {*VARIABLES, "EVENTS_WEBHOOK", "EVENTS_SECRET"} - {registry.SWITCH}
+OPTIONAL = {*VARIABLES, *STORE, "EVENTS_WEBHOOK", "EVENTS_SECRET"} - {registry.SWITCH}
 """Those that are listed only if they are set."""
 
 

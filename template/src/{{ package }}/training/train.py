@@ -60,6 +60,7 @@ def train(
     version is registered. Raises UserError when the data cannot be trained on or stored, when the
     model of all rows is worse than the models that judged it, or cannot be exported.
     """
+    _touch(snapshot.path)
     if settings.data.store:
         store.check(settings.data.store)
     if judged is None:
@@ -103,12 +104,17 @@ def train(
                 snapshot.source,
                 requirements(),
             )
-            with suppress(PermissionError):  # the file is another user's
-                os.utime(snapshot.path)  # retention.py keeps what is younger than a day
+            _touch(snapshot.path)
             if settings.data.store:
                 store.keep(snapshot.path, settings.data.store)
             version = registry.register(run, made)
     return Trained(version, bundle.digest, run, rows, metrics)
+
+
+def _touch(snapshot: Path) -> None:
+    """Makes a snapshot new: retention.py deletes nothing that is younger than a day."""
+    with suppress(PermissionError):  # the file is another user's
+        os.utime(snapshot)
 
 
 def check(judged: Judged, fitted: Fitted) -> None:
