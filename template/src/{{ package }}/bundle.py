@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import numpy as np
@@ -95,6 +96,11 @@ class Bundle:
     manifest: Manifest
     predictor: predictor.Predictor
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Sent to another process it takes its files with it, which need not see this disk."""
+        files = {path.name: path.read_bytes() for path in self.path.iterdir()}
+        return _received, (self.version, files)
+
     @property
     def version(self) -> str:
         """The registry's version: the name of the directory."""
@@ -169,6 +175,18 @@ class Bundle:
                 named += [] if rare else [f"{name} is {value!r}"]
         unseen = f"{', '.join(named)}, which training did not see: " if named else ""
         return f"{unseen}{reason(error)}"
+
+
+def _received(version: str, files: dict[str, bytes]) -> Bundle:
+    """A bundle that was sent, verified again."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder, version)
+        path.mkdir()
+        for name, content in files.items():
+            (path / name).write_bytes(content)
+        made = load(path)
+        _ = made.digest, made.reference  # read while the files are there
+        return made
 
 
 def scores_or_nan(
