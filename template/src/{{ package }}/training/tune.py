@@ -76,11 +76,12 @@ def search(
         for number, scored in results:
             done[number] = _write(folder, number, tried[number], *scored)
             advance(1)
-    if not any(trial.metrics for trial in done.values()):
-        first = next((trial.error for trial in done.values()), f"none was done in {seconds:g} s")
-        raise UserError(f"all of the {len(done)} trials failed: {first}")
     order = [done[number] for number in sorted(done)]
     worked = [trial for trial in order if trial.metrics]
+    if not order:
+        raise UserError(f"no trial was done within {seconds} seconds; set TIMEOUT higher")
+    if not worked:
+        raise UserError(f"all of the {len(order)} trials failed; the first: {order[0].error}")
     best = (max if GREATER_IS_BETTER else min)(worked, key=lambda trial: trial.metrics[MAIN])
     better = best.number > 0 and _better(folder, best, order[0], frame, settings.train)
     return Found(order, best, better)

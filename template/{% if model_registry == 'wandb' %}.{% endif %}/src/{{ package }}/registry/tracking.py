@@ -4,6 +4,7 @@ With WANDB_MODE=offline the client keeps it in var/wandb, and `wandb sync` sends
 """
 
 import os
+import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -86,7 +87,7 @@ def log_search(
     project: str, name: str, trials: Sequence[Trial], artifacts: Path, entity: str | None = None
 ) -> str:
     """Logs a search: a run with a folder of pictures, and a run of each trial in its group."""
-    group = wandb.util.generate_id()
+    group = uuid.uuid4().hex[:8]
     with tracked(project, name, entity, group=group) as search:
         _RUNS[search].log({path.stem: wandb.Image(str(path)) for path in artifacts.glob("*.png")})
         for trial in trials:
