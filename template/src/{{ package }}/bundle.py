@@ -96,11 +96,6 @@ class Bundle:
     manifest: Manifest
     predictor: predictor.Predictor
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Sent to another process it takes its files with it, which need not see this disk."""
-        files = {path.name: path.read_bytes() for path in self.path.iterdir()}
-        return _received, (self.version, files)
-
     @property
     def version(self) -> str:
         """The registry's version: the name of the directory."""
@@ -177,8 +172,13 @@ class Bundle:
         return f"{unseen}{reason(error)}"
 
 
-def _received(version: str, files: dict[str, bytes]) -> Bundle:
-    """A bundle that was sent, verified again."""
+def packed(bundle: Bundle) -> dict[str, bytes]:
+    """The files of a bundle, to send it to where this disk cannot be seen."""
+    return {path.name: path.read_bytes() for path in bundle.path.iterdir()}
+
+
+def unpacked(version: str, files: dict[str, bytes]) -> Bundle:
+    """The bundle of such files, verified as `load` does."""
     with TemporaryDirectory() as folder:
         path = Path(folder, version)
         path.mkdir()

@@ -18,7 +18,7 @@ import pandas as pd
 from sqlalchemy.exc import SQLAlchemyError
 
 from .. import engine as engines
-from ..bundle import Bundle
+from ..bundle import Bundle, packed, unpacked
 from ..console import progress, say, step
 from ..errors import UserError, reason, shown
 from ..predict import predict
@@ -31,14 +31,19 @@ from . import journalled
 
 PARTITION = 50_000
 WORK = Path("var/score")
+_OPENED: dict[str, Bundle] = {}
+"""Bundles by their digest: a worker opens one once, not for each partition."""
 CLEAN = "; what load() in project/data.py does to columns belongs in clean(), which scoring shares"
 
 
 @dataclass(frozen=True)
 class _Scoring:
-    """What all partitions share."""
+    """What all partitions share, as it is sent to workers."""
 
-    bundle: Bundle
+    version: str
+    digest: str
+    files: dict[str, bytes]
+    """Of the bundle."""
     uri: str
     job: journalled.Job | None
 
@@ -98,9 +103,9 @@ def score(
             else:
                 yield (path, len(part)), (part, start)
 
-    results = engines.each(
-        engine or Engine(workers=1), _score_one, _Scoring(bundle, uri, job), missing()
-    )
+    _OPENED[bundle.digest] = bundle
+    shared = _Scoring(bundle.version, bundle.digest, packed(bundle), uri, job)
+    results = engines.each(engine or Engine(workers=1), _score_one, shared, missing())
     with progress("rows", count(uri)) as advance, closing(results):
         for (path, rows), found in results:
             if found.left:
@@ -122,7 +127,11 @@ def score(
 
 
 def _score_one(shared: _Scoring, item: tuple[pd.DataFrame, int]) -> Scored:
-    return scored(shared.bundle, item[0], shared.uri, item[1], shared.job)
+    """One partition, wherever it is scored."""
+    if shared.digest not in _OPENED:
+        _OPENED[shared.digest] = unpacked(shared.version, shared.files)
+    part, start = item
+    return scored(_OPENED[shared.digest], part, shared.uri, start, shared.job)
 
 
 def scored(
