@@ -16,15 +16,18 @@ ROOT = Path(__file__).resolve().parent.parent
 TEMPLATE = ROOT / "template"
 TAKEN = ROOT / "parts" / "taken.txt"
 MODULES = {
+    "attrs": ["attr"],
     "cwevals": ["coreweave_evaluations"],
     "gitpython": ["git"],
     "google-auth": ["google"],
+    "grpcio": ["grpc"],
     "locust": ["pytest_locust"],
     "markdown-it-py": ["markdown_it"],
     "matplotlib": ["mpl_toolkits", "pylab"],
     "mlflow-skinny": ["databricks", "mlflow"],
     "mypy": ["mypyc"],
     "opentelemetry-api": ["opentelemetry"],
+    "proto-plus": ["proto"],
     "pytest": ["py"],
     "pytest-xdist": ["xdist"],
     "python-dateutil": ["dateutil"],
@@ -33,7 +36,9 @@ MODULES = {
     "python-socketio": ["socketio"],
     "pyyaml": ["yaml"],
     "pyzmq": ["zmq"],
+    "rpds-py": ["rpds"],
     "scikit-learn": ["sklearn"],
+    "toolz": ["tlz"],
     "websocket-client": ["websocket"],
     "zope-event": ["zope"],
 }
@@ -42,13 +47,10 @@ MADE = {"build", "dist", "docs", "locks", "project", "reports", "var", "venv"}
 """Folders that a project has besides those that are rendered, or will likely have."""
 OTHERS = {
     "conda",
-    "dask",
     "orjson",
     "pip",
-    "ray",
     "setuptools",
     "uv",
-    "virtualenv",
     "wheel",
 }
 """What makes environments, and what a project is likely to add."""

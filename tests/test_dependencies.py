@@ -24,6 +24,7 @@ PACKAGE_OF = {
 LOADED = {
     *(
         "alembic",
+        "bokeh",
         "httptools",
         "protobuf",
         "psycopg",

@@ -35,6 +35,14 @@ class Port:
         ended = {"FINISHED": "finished", "FAILED": "failed"}
         return ended[found.info.status], found.data.params, found.data.metrics
 
+    def trials(self, search: str) -> list[tuple[str, dict[str, str], dict[str, float]]]:
+        """The same of the trials below a search, in order."""
+        client = mlflow.MlflowClient()
+        experiment = client.get_run(search).info.experiment_id
+        below = f"tags.mlflow.parentRunId = '{search}'"
+        found = client.search_runs([experiment], below, order_by=["attributes.run_name"])
+        return [self.tracked(run.info.run_id) for run in found]
+
     def damage(self, version: str) -> None:
         """Cuts off the end of a registered file."""
         name = settings.load().model.name

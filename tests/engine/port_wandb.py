@@ -43,6 +43,14 @@ class Port:
         found = known.api.run(f"{known.entity}/{known.name}/{run}")
         return found.state, found.config, dict(found.summary)
 
+    def trials(self, search: str) -> list[tuple[str, dict[str, str], dict[str, float]]]:
+        """The same of the trials in the group of a search, in order."""
+        known = self.api()
+        project = f"{known.entity}/{known.name}"
+        group = known.api.run(f"{project}/{search}").group
+        runs = [run for run in known.api.runs(project) if run.group == group and run.id != search]
+        return [self.tracked(run.id) for run in sorted(runs, key=lambda run: run.name)]
+
     def damage(self, version: str) -> None:
         """Cuts off the end of a registered file."""
         known = self.api()

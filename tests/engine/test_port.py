@@ -11,6 +11,7 @@ import os
 import shutil
 import threading
 import time
+from base64 import b64decode
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -32,6 +33,10 @@ if os.environ.get("TEST_MLFLOW"):
 ENVIRONMENTS = settings.ENVIRONMENTS
 PARAMETERS = {"depth": 3, "name": "a forest"}
 METRICS = {"score": 0.5}
+PICTURE = b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)
+"""One pixel, as a PNG file."""
 Made = Callable[[Registry, str], str]
 """Registers a bundle for a run, and returns the version."""
 
@@ -147,6 +152,25 @@ def test_a_training_that_failed_is_tracked_as_failed(port: Any, known: Registry)
     with pytest.raises(ZeroDivisionError), known.run("train") as run:
         raise ZeroDivisionError
     assert port.tracked(run)[0] == "failed"
+
+
+def test_a_search_is_tracked_with_its_trials(port: Any, known: Registry, tmp_path: Path) -> None:
+    before = known.numbers()
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    (pictures / "tune.png").write_bytes(PICTURE)
+    trials = [
+        base.Trial(0, {"depth": 3, "name": None}, {"score": 0.5}, 1.5),
+        base.Trial(1, {"depth": -1, "name": "a"}, {}, 0.5, "depth must be positive"),
+    ]
+    search = known.track("tune", trials, pictures)
+    assert known.numbers() == before
+    assert port.tracked(search)[0] == "finished"
+    first, second = port.trials(search)
+    assert (first[0], second[0]) == ("finished", "failed")
+    assert str(first[1]["depth"]) == "3"
+    assert first[2]["score"] == 0.5
+    assert (second[2]["seconds"], "score" in second[2]) == (0.5, False)
 
 
 def test_what_a_training_raises_is_not_the_registrys(known: Registry) -> None:

@@ -43,8 +43,8 @@ def test_rows_that_clean_leaves_out_are_counted(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(data, "clean", lambda frame: frame.iloc[10:], raising=False)
-    table, _ = score.scored(bundle, sample, "rows")
-    assert len(table) == len(sample) - 10
+    assert score.score(bundle, "rows.parquet", "out.parquet") == len(sample)
+    assert len(pd.read_parquet("out.parquet")) == len(sample) - 10
     assert "10 rows are left out by clean()" in capsys.readouterr().out
     broken = sample.assign(**{snapshots.FIELDS[0]: pd.Series([[1]] * len(sample))})
     with pytest.raises(UserError, match=r"row 5010\b"):
@@ -100,6 +100,29 @@ def test_a_database_that_cannot_be_written_is_one_line_without_its_password(bund
     assert "u:***@127.0.0.1:1/x#y" in str(told.value)
     assert "p/w" not in str(told.value)
     assert "\n" not in str(told.value)
+
+
+def test_a_folder_of_parts_is_scored_into_a_folder(
+    bundle: Bundle, sample: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(score, "PARTITION", len(sample) // 2)
+    Path("rows").mkdir()
+    sample.iloc[:100].to_parquet("rows/a.parquet")
+    sample.iloc[100:].to_parquet("rows/b.parquet")
+    score.score(bundle, "rows.parquet", "out.parquet")
+    for _ in range(2):  # an earlier output is replaced
+        assert score.score(bundle, "rows", "out/") == len(sample)
+        parts = [pd.read_parquet(path) for path in sorted(Path("out").iterdir())]
+        made = pd.concat(parts, ignore_index=True)
+        pd.testing.assert_frame_equal(made, pd.read_parquet("out.parquet"))
+    Path("out/notes.txt").touch()
+    with pytest.raises(UserError, match=r"^OUT=out/: holds other things .*notes\.txt"):
+        score.score(bundle, "rows", "out/")
+    Path("rows/b.parquet").write_bytes(b"PAR1 cut short")
+    with pytest.raises(UserError, match=r"^rows: cannot be read: ") as told:
+        score.score(bundle, "rows", "new/")
+    assert "\n" not in str(told.value)
+    assert not Path("new").exists()
 
 
 @pytest.mark.problem

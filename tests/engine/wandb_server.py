@@ -628,6 +628,7 @@ class Server:
         for name in ("config", "summaryMetrics", "displayName", "tags", "notes", "jobType"):
             if input.get(name) is not None:
                 setattr(run, name, input[name])
+        run.group = input.get("groupName") or run.group
         return {"bucket": run, "inserted": inserted}
 
     def upsertModel(self, input: dict[str, Any]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import numpy as np
@@ -172,6 +173,23 @@ class Bundle:
                 named += [] if rare else [f"{name} is {value!r}"]
         unseen = f"{', '.join(named)}, which training did not see: " if named else ""
         return f"{unseen}{reason(error)}"
+
+
+def packed(bundle: Bundle) -> dict[str, bytes]:
+    """The files of a bundle, to send it to where this disk cannot be seen."""
+    return {path.name: path.read_bytes() for path in bundle.path.iterdir()}
+
+
+def unpacked(version: str, files: dict[str, bytes]) -> Bundle:
+    """The bundle of such files, verified as `load` does."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder, version)
+        path.mkdir()
+        for name, content in files.items():
+            (path / name).write_bytes(content)
+        made = load(path)
+        _ = made.digest, made.reference  # read while the files are there
+        return made
 
 
 def scores_or_nan(

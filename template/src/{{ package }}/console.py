@@ -2,11 +2,12 @@
 
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -35,6 +36,18 @@ def step(name: str) -> Iterator[None]:
     with console.status(name):
         yield
     status_line("✓", "green", f"{name} {time.perf_counter() - start:.1f} s")
+
+
+@contextmanager
+def progress(name: str, total: int | None, done: int = 0) -> Iterator[Callable[[int], object]]:
+    """Shows a bar; gives what to call with how many more are done. A `total` may not be known."""
+    if not _shown:
+        yield lambda _: None
+        return
+    columns = name, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task(name, total=total, completed=done)
+        yield lambda more: bar.advance(task, more)
 
 
 def table(title: str, rows: Mapping[str, Any]) -> None:

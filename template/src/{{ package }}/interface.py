@@ -70,7 +70,11 @@ class DataModule(Protocol):
 
 
 class ModelModule(Protocol):
-    """project/model.py: the estimator."""
+    """project/model.py: the estimator.
+
+    Optional, for `make tune`: `SEARCH`, a dict from the name of a parameter, such as
+    "randomforestclassifier__max_depth", to a list or a distribution of scipy.stats.
+    """
 
     @property
     def TRUSTED(self) -> list[str]:

@@ -51,6 +51,10 @@ def _prefix(path: object) -> object:
 
 
 RootPath = Annotated[str, BeforeValidator(_prefix)]
+Parameter = Annotated[
+    bool | int | float | str | list[Any] | None,
+    BeforeValidator(lambda value: None if value == "None" else value),
+]
 Stripped = Annotated[str, StringConstraints(strip_whitespace=True)]
 
 
@@ -104,6 +108,10 @@ class Train(Section):
     """How many of the newest rows to use at all; all of them if unset."""
     min_rows: int = 100
     """Fewer labelled rows than this are refused."""
+    parameters: dict[str, Parameter] = {}
+    """Parameters of the estimator that replace those of project/model.py, by scikit-learn's names,
+    such as { randomforestclassifier__max_depth = 8 }; "None" is Python's None. `make tune` prints
+    the best it found."""
 
 
 class Gates(Section):
@@ -240,6 +248,20 @@ class Load(Section):
     """Most steps."""
 
 
+class Engine(Section):
+    """[engine]: what `make tune` and `make score` run on, many parts at once."""
+
+    name: Literal["local", "dask", "ray"] = "local"
+    """`local`: processes of this machine. `dask` and `ray` need packages that are not installed by
+    default: write `ENGINES = dask` into local.mk, then `make lock setup`."""
+    address: Stripped = ""
+    """The cluster's, such as tcp://scheduler:8786 for Dask, or ray://head:10001 or auto for Ray; if
+    empty, one is started on this machine. The cluster's workers need the same environment."""
+    workers: int | None = Field(None, gt=0)
+    """Processes to start on this machine; if unset, as many as it has processors. Each holds two
+    partitions of `make score`, or all rows of `make tune`."""
+
+
 class Settings(BaseSettings):
     """All sections; raises UserError from `load` when a value does not fit."""
 
@@ -257,6 +279,7 @@ class Settings(BaseSettings):
     monitor: Monitor = Monitor()
     events: Events = Events()
     load: Load = Load()
+    engine: Engine = Engine()
 
     @classmethod
     def settings_customise_sources(

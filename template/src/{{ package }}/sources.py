@@ -91,6 +91,19 @@ def partitions(uri: str, size: int | None) -> Iterator[pd.DataFrame]:
         raise UserError(f"{shown(uri)}: cannot be read: {reason(error, uri)}") from None
 
 
+def count(uri: str) -> int | None:
+    """How many rows a source has, where that is known without reading it."""
+    import pyarrow as pa
+    import pyarrow.dataset as ds
+
+    if not Path(uri).exists() or not (Path(uri).is_dir() or uri.endswith((".parquet", ".pq"))):
+        return None
+    try:
+        return int(ds.dataset(uri, format="parquet", partitioning="hive").count_rows())
+    except (OSError, pa.ArrowException):  # who reads it says what is wrong
+        return None
+
+
 def _frames(uri: str, size: int | None) -> Iterator[pd.DataFrame]:
     """As pandas reads them, with types that keep an integer beside a missing value."""
     if is_sql(uri):
@@ -109,8 +122,11 @@ def _frames(uri: str, size: int | None) -> Iterator[pd.DataFrame]:
             if "index_col" not in options and not isinstance(frame.index, pd.RangeIndex):
                 raise UserError("has rows with more fields than its header names")
             yield frame
-    elif not uri.endswith((".parquet", ".pq")):
-        raise UserError("is not a source; use .csv, .csv.gz, .parquet, .pq or URL#TABLE")
+    elif not uri.endswith((".parquet", ".pq")) and not Path(uri).is_dir():
+        raise UserError(
+            "is not a source; use .csv, .csv.gz, .parquet, .pq, a folder of Parquet files or "
+            "URL#TABLE"
+        )
     elif size is None:
         yield pd.read_parquet(uri, dtype_backend="numpy_nullable")
     else:
@@ -130,7 +146,8 @@ def _batches(uri: str, size: int) -> Iterator[Any]:
 
     if Path(uri).is_dir():  # the parts of one table
         parts = ds.dataset(uri, format="parquet", partitioning="hive")
-        yield from (batch for batch in parts.to_batches(batch_size=size) if batch.num_rows)
+        batches = parts.to_batches(batch_size=size, batch_readahead=1, fragment_readahead=1)
+        yield from (batch for batch in batches if batch.num_rows)
         return
     # where an address is no path pandas asks for fsspec, too
     at = import_module("fsspec").open(uri) if "://" in uri else nullcontext(uri)

@@ -1,6 +1,7 @@
 """What the commands share: their options, what they leave in reports/, and what they work on."""
 
 import json
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
@@ -32,6 +33,14 @@ def write_report(name: str, result: Any) -> None:
     """Writes a command's result to reports/<name>.json."""
     value = asdict(result) if is_dataclass(result) and not isinstance(result, type) else result
     write(REPORTS / f"{name}.json", json.dumps(value, indent=2, default=str) + "\n")
+
+
+def peak_mb() -> int:
+    """The most memory that this process held so far, in megabytes; that of workers not counted."""
+    import resource
+
+    unit = 2**20 if sys.platform == "darwin" else 2**10  # bytes there, kilobytes elsewhere
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // unit
 
 
 def bundle_in(environment: str, settings: Settings, version: str = "") -> Any:

@@ -4,14 +4,26 @@ import json
 from contextlib import nullcontext
 from dataclasses import asdict
 from functools import partial
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..console import console, say, status_line, step, table
 from ..errors import UserError, shown
-from ..settings import load
-from .common import REPORTS, Environment, bundle_in, held_by, opened_journal, write_report
+from ..settings import Settings, load
+from .common import (
+    REPORTS,
+    Environment,
+    bundle_in,
+    held_by,
+    opened_journal,
+    peak_mb,
+    write_report,
+)
+
+if TYPE_CHECKING:  # a command imports what it needs
+    from ..registry.base import Registry
+    from ..training.snapshots import Snapshot
 
 app = typer.Typer()
 EXIT = {"ok": 0, "new": 0, "warn": 10, "retrain": 20, "unknown": 30}
@@ -31,6 +43,7 @@ def data() -> None:
         "rows": len(snapshot.read()),
         "fingerprint": snapshot.fingerprint,
         "snapshot": str(snapshot.path),
+        "peak_mb": peak_mb(),
     }
     write_report("data", made)
     table("data", made)
@@ -41,19 +54,85 @@ def train(
     snapshot: Annotated[str, typer.Option(help="fingerprint of an earlier snapshot")] = "",
 ) -> None:
     """Train on the data as it is now, register the version, and make it `test`."""
-    from ..registry.history import Overtaken
-    from ..registry.promote import promote
     from ..registry.store import connect
-    from ..training import snapshots
-    from ..training.train import train
 
     settings = load()
     registry = connect(settings)  # first, so that a wrong password stops it before the work
+    _train(settings, registry, _snapshot(settings, snapshot))
+
+
+@app.command()
+def tune(
+    trials: int = 20,
+    timeout: Annotated[float | None, typer.Option(help="seconds")] = None,
+    snapshot: Annotated[str, typer.Option(help="fingerprint of an earlier snapshot")] = "",
+) -> None:
+    """Search parameters for the model, and train with the best if they are better."""
+    from ..evaluation import mattered
+    from ..registry.store import connect
+    from ..training import tune
+
+    settings = load()
+    registry = connect(settings)
+    stored = _snapshot(settings, snapshot)
+    found = tune.search(settings, stored, trials, timeout)
+    shares = mattered.shares(found.trials)
+    made = {**asdict(found), "mattered": shares, "data": stored.fingerprint, "peak_mb": peak_mb()}
+    write_report("tune", made)
+    pictures = REPORTS / "tune"
+    mattered.draw(found.trials, pictures / "tune.png")
+    show_trials(found.trials, shares)
+    with step("log the trials"):
+        registry.track(f"tune {stored.fingerprint[:8]}", found.trials, pictures)
+    if not found.better:
+        say("the parameters in force are as good as any that were tried; nothing is trained")
+        return
+    settings = tune.settings_of(found, settings)
+    _train(settings, registry, stored)
+    say("to keep these parameters for later trainings, write into settings.toml:")
+    say(tune.toml(settings))
+
+
+def show_trials(trials: Any, shares: dict[str, float]) -> None:
+    """Prints the trials, the best first, and which parameters mattered."""
+    from rich.table import Table
+
+    from ..evaluation.metric import GREATER_IS_BETTER, MAIN
+
+    def place(trial: Any) -> float:
+        value = trial.metrics.get(MAIN, float("nan"))
+        return -value if GREATER_IS_BETTER else value
+
+    names = [name.rpartition("__")[2] for name in shares]
+    grid = Table(title="Trials", title_justify="left")
+    for name in ("trial", *names, MAIN, "seconds"):
+        grid.add_column(name, overflow="fold")
+    worked = sorted((trial for trial in trials if trial.metrics), key=place)
+    for trial in [*worked, *(trial for trial in trials if not trial.metrics)]:
+        values = [str(trial.parameters[name]) for name in shares]
+        value = f"{trial.metrics[MAIN]:.4g}" if trial.metrics else trial.error
+        number = f"{trial.number}{'' if trial.number else ' (in force)'}"
+        grid.add_row(number, *values, value, f"{trial.seconds:.1f}")
+    grid.add_section()
+    grid.add_row("explains", *(f"{share:.0%}" for share in shares.values()))
+    console.print(grid)
+
+
+def _snapshot(settings: Settings, fingerprint: str) -> "Snapshot":
+    from ..training import snapshots
+
     with step("load and validate"):
-        if snapshot:
-            stored = snapshots.find(snapshot, settings.data.store)
-        else:
-            stored = snapshots.snapshot(settings)
+        if fingerprint:
+            return snapshots.find(fingerprint, settings.data.store)
+        return snapshots.snapshot(settings)
+
+
+def _train(settings: Settings, registry: "Registry", stored: "Snapshot") -> None:
+    """Trains, makes the version `test`, and says what was made."""
+    from ..registry.history import Overtaken
+    from ..registry.promote import promote
+    from ..training.train import train
+
     trained = train(settings, registry, stored)
     environment = "test"
     with step("promote to test"):
@@ -62,7 +141,7 @@ def train(
         except Overtaken as error:  # by another training; this version is registered all the same
             say(f"warning: {error}", style="yellow")
             environment = "none"
-    write_report("train", trained)
+    write_report("train", {**asdict(trained), "peak_mb": peak_mb()})
     write_examples(held_by("test", registry))
     table(
         f"{settings.model.name} version {trained.version}",
@@ -72,6 +151,7 @@ def train(
             "data": stored.fingerprint[:12],
             "bundle": trained.bundle,
             "environment": environment,
+            "peak memory": f"{peak_mb():,} MB",
             "next": "make serve",
         },
     )
@@ -197,11 +277,10 @@ def score(
     settings = load()
     bundle = bundle_in(env, settings)
     with opened_journal(settings) if journal else nullcontext() as kept:
-        rows = score(bundle, data, out, kept, env)
+        rows = score(bundle, data, out, kept, env, settings.engine)
     out = shown(out)
-    write_report(
-        "score", {"rows": rows, "out": out, "version": bundle.version, "bundle": bundle.digest}
-    )
+    made = {"rows": rows, "out": out, "version": bundle.version, "bundle": bundle.digest}
+    write_report("score", {**made, "engine": settings.engine.name, "peak_mb": peak_mb()})
     say(f"{rows:,} rows scored by version {bundle.version} into {out}")
 
 

@@ -12,7 +12,7 @@ next one reads, whichever process makes it.
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -65,6 +65,19 @@ class Training:
         m = self.bundle.manifest
         values = ", ".join(f"{name} {value:.4g}" for name, value in m.metrics.items())
         return f"{values}; trained until {m.trained_until}, at commit {m.commit[:8]}"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One set of parameters of a search, and what came of it."""
+
+    number: int
+    parameters: dict[str, Any]
+    metrics: dict[str, float]
+    """Empty if it failed."""
+    seconds: float
+    error: str = ""
+    """Why it failed; empty if it did not."""
 
 
 @dataclass(frozen=True)
@@ -123,6 +136,13 @@ class Registry(Protocol):
 
         The version is there whole, with its bundle and its tags, or not at all: nothing is
         registered when this is interrupted. Versions are numbers that grow.
+        """
+
+    def track(self, name: str, trials: Sequence[Trial], artifacts: Path) -> str:
+        """Logs a search: a run with a folder of pictures, and a run of each trial below it or in
+        one group with it, so that they are seen side by side; returns the search's run.
+
+        A trial that failed is a run that failed. No version is registered.
         """
 
     def versions(self) -> list[Version]:

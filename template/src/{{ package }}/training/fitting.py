@@ -6,7 +6,9 @@ judged is a procedure: which window of the newest rows is fitted on. The procedu
 then run on all rows, the newest ones too, and that model is what is served.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
 from functools import cached_property
 from typing import Any
 
@@ -92,6 +94,8 @@ class Judged:
     """How many models scored them, each a block."""
     tried: dict[int, float]
     """The main metric of each window that was tried, by its rows."""
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    """Those of `train.parameters`, which `refit` sets, too."""
 
     @property
     def late(self) -> pd.DataFrame:
@@ -111,7 +115,7 @@ class Judged:
     def refit(self, seed: int) -> Fitted:
         """The model of the best procedure, fitted on the newest rows, judged ones included."""
         rows = len(self.frame)
-        return fit(self.table, max(0, rows - self.window), rows, seed)
+        return fit(self.table, max(0, rows - self.window), rows, seed, self.parameters)
 
 
 def judge(frame: pd.DataFrame, settings: Train) -> Judged:
@@ -121,14 +125,8 @@ def judge(frame: pd.DataFrame, settings: Train) -> Judged:
     class, the one whose main metric is best is taken. Raises UserError where nothing can be fitted,
     or where the metric is not defined on the rows that judge.
     """
-    used = frame.iloc[-settings.window :] if settings.window else frame
-    early, late = project.split(used, settings.holdout)
+    early, late = split(frame, settings)
     used, first = pd.concat([early, late]), len(early)
-    if not first or not len(late):
-        raise UserError(
-            f"project/data.py: split gives {first:,} rows to train on and {len(late):,} to judge "
-            f"by, of {len(used):,}; both are needed"
-        )
     table = Table.of(used)
     classes = classes_of(table.labels)
     edges = np.linspace(first, len(used), min(settings.folds, len(late)) + 1).round().astype(int)
@@ -151,16 +149,52 @@ def judge(frame: pd.DataFrame, settings: Train) -> Judged:
     if best != longest:  # by chance one of several is best: a shorter one must be so by its error
         gain = metric.gain(actual, found[best], found[longest], groups_of(late))
         best = best if gain.value > gain.error else longest
-    return Judged(used, table, first, best, classes, found[best], len(blocks), tried)
+    scores, parameters = found[best], settings.parameters
+    return Judged(used, table, first, best, classes, scores, len(blocks), tried, parameters)
 
 
-def fit(table: Table, start: int, stop: int, seed: int) -> Fitted:
+def split(frame: pd.DataFrame, settings: Train) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The rows to train on, and the newest, which judge: of the newest `train.window` rows.
+
+    Raises UserError where there is none of either.
+    """
+    used = frame.iloc[-settings.window :] if settings.window else frame
+    early, late = project.split(used, settings.holdout)
+    if not len(early) or not len(late):
+        raise UserError(
+            f"project/data.py: split gives {len(early):,} rows to train on and {len(late):,} to "
+            f"judge by, of {len(used):,}; both are needed"
+        )
+    return early, late
+
+
+def built(numbers: int, categories: int, seed: int, parameters: Mapping[str, Any]) -> Any:
+    """An unfitted estimator of project/model.py, for so many columns, with these parameters set.
+
+    Raises UserError naming a parameter that the estimator does not have.
+    """
+    model = build(list(range(numbers)), [numbers + i for i in range(categories)], seed)
+    require(model, parameters, "[train] parameters")
+    return model.set_params(**parameters)
+
+
+def require(model: Any, names: Iterable[str], where: str) -> None:
+    """Raises UserError for a name that is no parameter of an estimator."""
+    known = model.get_params()
+    for name in names:
+        if name not in known:
+            close = " or ".join(get_close_matches(name, known, 2)) or "one of its get_params()"
+            raise UserError(
+                f"{where}: {name} is no parameter of the estimator of project/model.py; is "
+                f"{close} meant?"
+            )
+
+
+def fit(
+    table: Table, start: int, stop: int, seed: int, parameters: Mapping[str, Any] | None = None
+) -> Fitted:
     """Fits on the rows from `start` to `stop`; raises UserError where that is vain."""
-    model = build(
-        list(range(len(table.numbers))),
-        [len(table.numbers) + i for i in range(len(table.categories))],
-        seed,
-    )
+    model = built(len(table.numbers), len(table.categories), seed, parameters or {})
     labels = table.labels[start:stop]
     if hasattr(model, "predict_proba") and len(pd.unique(labels)) < 2:
         raise UserError(
@@ -223,7 +257,7 @@ def _forward(
     for start, stop in blocks:
         window = max(round(share * start), min(settings.min_rows, start))
         try:
-            fitted = fit(table, start - window, start, settings.seed)
+            fitted = fit(table, start - window, start, settings.seed, settings.parameters)
             scores = fitted.scores(table.matrix[start:stop])
         except UserError:
             if share < 1:

@@ -14,7 +14,7 @@ import socket
 import sqlite3
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -47,7 +47,7 @@ from ..errors import (
 from ..project.features import Features
 from ..settings import ENVIRONMENTS, Settings
 from ..training.provenance import git, user
-from .base import Move, Registry, Training, Version, place, pulled
+from .base import Move, Registry, Training, Trial, Version, place, pulled
 
 LOCAL = Path("var")
 DATABASE = LOCAL / "mlflow.db"
@@ -216,6 +216,26 @@ class MlflowRegistry:
                 description=training.description,
             )
         return str(made.version)
+
+    def track(self, name: str, trials: Sequence[Trial], artifacts: Path) -> str:
+        """Logs a search: a run with a folder of pictures, and below it a run of each trial."""
+        with self.run(name) as search, mlflow_errors():
+            self.client.log_artifacts(search, str(artifacts))
+            experiment = self._experiment(self.name)
+            for trial in trials:
+                tags = {"mlflow.parentRunId": search, "mlflow.user": user(), "error": trial.error}
+                run = self.client.create_run(
+                    experiment, run_name=f"trial {trial.number}", tags=tags
+                ).info.run_id
+                now = int(time.time() * 1000)
+                metrics = {**trial.metrics, "seconds": trial.seconds}
+                self.client.log_batch(
+                    run,
+                    [Metric(key, value, now, 0) for key, value in metrics.items()],
+                    [Param(key, str(value)[:500]) for key, value in trial.parameters.items()],
+                )
+                self.client.set_terminated(run, "FAILED" if trial.error else "FINISHED")
+        return search
 
     def versions(self) -> list[Version]:
         """All versions, newest first."""

@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import uuid
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
@@ -17,8 +18,8 @@ from ..console import say
 from ..errors import BundleError, UserError
 from ..files import write
 from ..settings import ENVIRONMENTS, Settings
-from .base import Move, Training, Version, place, pulled
-from .tracking import log, tracked
+from .base import Move, Training, Trial, Version, place, pulled
+from .tracking import log, log_search, tracked
 
 ROOT = Path("var/registry")
 
@@ -57,6 +58,10 @@ class FolderRegistry:
                 number += 1
         say(f"version {number} is kept in {self.address}", style="yellow")
         return str(number)
+
+    def track(self, name: str, trials: Sequence[Trial], artifacts: Path) -> str:
+        """Logs a search and its trials, which `wandb sync` may send later."""
+        return log_search(self.name, name, trials, artifacts)
 
     def versions(self) -> list[Version]:
         """All versions, newest first."""

@@ -11,7 +11,7 @@ import logging
 import os
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
 from functools import cached_property
@@ -39,9 +39,9 @@ from wandb.sdk.lib.service.service_connection import WandbApiFailedError
 from ..bundle import intact
 from ..errors import BundleError, NotPermitted, RegistryUnavailable, UserError, reason, shown
 from ..settings import ENVIRONMENTS, Settings
-from .base import Move, Registry, Training, Version, place, pulled
+from .base import Move, Registry, Training, Trial, Version, place, pulled
 from .folder import FolderRegistry
-from .tracking import OFFLINE, log, tracked
+from .tracking import OFFLINE, log, log_search, tracked
 
 for _name in [name for name in os.environ if name.startswith("WANDB_")]:
     if not os.environ[_name]:  # a pipeline passes unset variables as empty; W&B refuses them
@@ -176,6 +176,11 @@ class WandbRegistry:
             version = _number(made.link(self.path))
             self._wait_for(f"version {version}", lambda: version in self.numbers())
         return version
+
+    def track(self, name: str, trials: Sequence[Trial], artifacts: Path) -> str:
+        """Logs a search: a run with pictures, and a run of each trial in one group with it."""
+        with wandb_errors():
+            return log_search(self.name, name, trials, artifacts, self.entity)
 
     def versions(self) -> list[Version]:
         """All versions, newest first."""

@@ -4,14 +4,16 @@ With WANDB_MODE=offline the client keeps it in var/wandb, and `wandb sync` sends
 """
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any, cast
 
 import wandb
 
 from ..training.provenance import git, user
-from .base import Training
+from .base import Training, Trial
 
 OFFLINE = ("offline", "dryrun", "disabled")
 """Values of WANDB_MODE with which nothing is sent."""
@@ -21,13 +23,18 @@ _RUNS: dict[str, wandb.Run] = {}
 
 @contextmanager
 def tracked(
-    project: str, name: str, entity: str | None = None, config: dict[str, Any] | None = None
+    project: str,
+    name: str,
+    entity: str | None = None,
+    config: dict[str, Any] | None = None,
+    group: str | None = None,
 ) -> Iterator[str]:
     """The id of a run; it ends as failed when what it holds raises."""
     run = wandb.init(
         entity=entity,
         project=project,
         name=name,
+        group=group,
         config=config or {"user": user(), "commit": git()[0]},
         mode=cast(Any, os.environ.get("WANDB_MODE") or "online"),
         reinit="create_new",
@@ -70,3 +77,26 @@ def log(run: str, training: Training) -> wandb.Run:
     else:
         tracked.use_artifact(data)
     return tracked
+
+
+class _Failed(Exception):
+    """A trial that failed, as its run is told."""
+
+
+def log_search(
+    project: str, name: str, trials: Sequence[Trial], artifacts: Path, entity: str | None = None
+) -> str:
+    """Logs a search: a run with a folder of pictures, and a run of each trial in its group."""
+    group = uuid.uuid4().hex[:8]
+    with tracked(project, name, entity, group=group) as search:
+        _RUNS[search].log({path.stem: wandb.Image(str(path)) for path in artifacts.glob("*.png")})
+        for trial in trials:
+            config = {**trial.parameters, "error": trial.error}
+            with (
+                suppress(_Failed),
+                tracked(project, f"trial {trial.number}", entity, config, group) as run,
+            ):
+                _RUNS[run].log({**trial.metrics, "seconds": trial.seconds})
+                if trial.error:
+                    raise _Failed
+    return search
