@@ -1,4 +1,4 @@
-"""Engines: everything is done once, whoever is killed; see engine.py of the package.
+"""Engines: everything is done once, whoever is killed; see batch/engine.py.
 
 Dask and Ray are tested where they are installed; tests/test_engine.py has an environment of these.
 """
@@ -15,8 +15,8 @@ import pandas as pd
 import pytest
 
 from flight_delays import bundle as bundles
-from flight_delays import engine, settings
-from flight_delays.batch import score
+from flight_delays import settings
+from flight_delays.batch import engine, score
 from flight_delays.errors import UserError
 from flight_delays.serving.journal.store import Journal
 

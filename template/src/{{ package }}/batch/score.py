@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 import pandas as pd
 from sqlalchemy.exc import SQLAlchemyError
 
-from .. import engine as engines
 from ..bundle import Bundle, packed, unpacked
 from ..console import progress, say, step
 from ..errors import UserError, reason, shown
@@ -27,6 +26,7 @@ from ..serving.journal.store import Journal
 from ..settings import Engine
 from ..sources import count, engine, is_sql, partitions, split_sql
 from ..training.snapshots import FIELDS, ID, clean, require, rows, typed
+from . import engine as engines
 from . import journalled
 
 PARTITION = 50_000

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .. import engine
+from ..batch import engine
 from ..console import progress
 from ..errors import UserError, reason
 from ..evaluation import metric

@@ -16,9 +16,9 @@ from contextlib import AbstractContextManager, contextmanager
 from itertools import chain, islice
 from typing import Any, NamedTuple, TypeVar
 
-from .console import say
-from .errors import UserError, reason
-from .settings import Engine
+from ..console import say
+from ..errors import UserError, reason
+from ..settings import Engine
 
 Key = TypeVar("Key")
 Item = TypeVar("Item")
@@ -207,7 +207,7 @@ def _ray(settings: Engine, shared: Any) -> Iterator[_Workers]:
         import ray
         from ray.exceptions import RayError
     with _reached(settings):
-        here = {} if settings.address else {"num_cpus": _processors(settings)}
+        here: dict[str, Any] = {} if settings.address else {"num_cpus": _processors(settings)}
         context = ray.init(
             settings.address or "local", logging_level=logging.ERROR, log_to_driver=False, **here
         )
