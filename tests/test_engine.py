@@ -11,11 +11,10 @@ import pytest
 from engine_tests import FORMATS, PROBLEMS, marks, run, with_tests
 from harness import ROOT
 from running_project import Project, missing, project
-from variants import REGISTRIES, choices
+from variants import OBJECT_STORE, REGISTRIES, choices
 
 COVERED = 88
 """Percent of the package's lines that the first project's run must reach; 91 were seen."""
-STORE = "moto[s3,server]==5.2.5"
 MINUTES = {"": 9, "problem or format": 7, "problem and format": 1}
 pytestmark = pytest.mark.xdist_group("engine")  # the environment is made once
 
@@ -70,7 +69,7 @@ def teams_server(engine, monkeypatch) -> None:
     if not os.environ.get("TEST_JOURNAL_URL"):
         missing("TEST_JOURNAL_URL names no PostgreSQL (pg_virtualenv gives one)")
     facts = REGISTRIES["mlflow"]
-    packages = " ".join(f"'{name}'" for name in [facts["server"], *facts["beside"], STORE])
+    packages = " ".join(f"'{name}'" for name in [facts["server"], *facts["beside"], OBJECT_STORE])
     home = engine.folder.parent / "server"
     if not home.exists():
         engine.run(

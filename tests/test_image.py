@@ -7,6 +7,7 @@ Without an engine the tests are left out, but in CI (CI=true) that is a failure.
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -14,12 +15,13 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from harness import ROOT, copy
+from harness import ROOT, copy, edit
 from running_project import (
     Project,
     foreseen,
@@ -31,7 +33,7 @@ from running_project import (
     project,
     quiet,
 )
-from variants import AXES
+from variants import AXES, OBJECT_STORE
 
 BIN = Path(sys.executable).parent
 ENGINE = os.environ.get("ENGINE", "docker")
@@ -281,50 +283,117 @@ def until_served(made, version: str) -> None:
     raise AssertionError(f"version {version} is not served")
 
 
-@pytest.mark.heavy(4)
-def test_compose_goes_from_nothing_round_the_cycle(engine, disk):
-    """`make up` on an empty machine: live, then ready without a restart once a model is trained;
-    and a turn of the cycle on what PostgreSQL kept."""
+@contextmanager
+def composed(folder: Path) -> Iterator[Project]:
+    """A project for compose with ports of its own; nothing of it is left running."""
     needed = os.environ.get("POSTGRES_IMAGE") or POSTGRES.search(COMPOSE.read_text())[1]  # type: ignore[index]
     there = (["image", "inspect", needed], ["pull", "--quiet", needed])
     if all(subprocess.run([ENGINE, *how], capture_output=True).returncode for how in there):
         missing(f"{needed} cannot be pulled; POSTGRES_IMAGE may name another")
-    ports = {name: free_port() for name in ("SERVING", "MLFLOW", "POSTGRES")}
-    made = project(disk / "it", name="composed")
-    made.port = ports["SERVING"]
-    made.environment |= {f"{name}_PORT": str(port) for name, port in ports.items()}
+    made = project(folder, name="composed")
+    made.environment |= {f"{name}_PORT": str(free_port()) for name in ("MLFLOW", "POSTGRES")}
     made.environment |= {"COMPOSE_PROJECT_NAME": f"ciclo-{os.getpid()}"}
     try:
+        yield made
+    finally:
+        made.run("make down")
+        label = f"label=com.docker.compose.project=ciclo-{os.getpid()}"
+        docker("volume", "prune", "--all", "--force", "--filter", label)
+
+
+@pytest.mark.heavy(4)
+def test_compose_goes_from_nothing_round_the_cycle(engine, disk):
+    """`make up` on an empty machine: live, then ready without a restart once a model is trained;
+    and a turn of the cycle on what PostgreSQL kept."""
+    with composed(disk / "it") as made:
         made.run("make up", timeout=1800)
         assert made.ask("GET", "/healthz") == {"status": "live"}
         with pytest.raises(urllib.error.HTTPError, match="503"):
             made.ask("GET", "/readyz")
-        registry = f"http://127.0.0.1:{ports['MLFLOW']}"
+        registry = f"http://127.0.0.1:{made.environment['MLFLOW_PORT']}"
         with pytest.raises(urllib.error.HTTPError, match="401"):  # nobody is let in without a login
             urllib.request.urlopen(f"{registry}/api/2.0/mlflow/experiments/get?experiment_id=0")
         made.environment["MLFLOW_TRACKING_URI"] = registry
         assert "MLFLOW_TRACKING_USERNAME" in made.run("make doctor", fails=True)
+        database = f"only-on-my-machine@127.0.0.1:{made.environment['POSTGRES_PORT']}/journal"
         made.environment |= {
             "MLFLOW_TRACKING_USERNAME": "admin",
             "MLFLOW_TRACKING_PASSWORD": "only-on-my-machine",
-            "JOURNAL_URL": f"postgresql+psycopg://journal:only-on-my-machine@127.0.0.1:{ports['POSTGRES']}/journal",
+            "JOURNAL_URL": f"postgresql+psycopg://journal:{database}",
         }
         made.run("make train")
         until_served(made, "1")
-        made.run(f"make load URL=http://127.0.0.1:{ports['SERVING']}")
+        made.run(f"make load URL=http://127.0.0.1:{made.port}")
         for environment in ("staging", "production"):
             made.run(f"make promote ENV={environment}")
         made.run("make deploy ENV=production", timeout=1800)  # what is served now is production's
         until_served(made, "1")
         foreseen(made)
         quiet(made)
+
+
+@contextmanager
+def bucket(folder: Path) -> Iterator[str]:
+    """The address of an empty bucket in a store that speaks S3, which containers reach too."""
+    home, port = folder / "store", free_port()
+    for command in (["venv", home], ["pip", "install", "--python", home, OBJECT_STORE]):
+        subprocess.run(["uv", *command], check=True, capture_output=True)
+    gateway = "{{(index .IPAM.Config 0).Gateway}}"
+    host = docker("network", "inspect", "bridge", "--format", gateway)
+    serves = [home / "bin/python", "-m", "moto.server", "--host", host, "--port", str(port)]
+    store = subprocess.Popen(serves, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        made = urllib.request.Request(f"http://{host}:{port}/bucket", method="PUT")
+        end = time.monotonic() + 60
+        while True:
+            try:
+                urllib.request.urlopen(made, timeout=10)
+                break
+            except OSError:
+                assert time.monotonic() < end
+                time.sleep(0.5)
+        yield made.full_url
     finally:
-        made.run("make down")
-        docker(
-            "volume",
-            "prune",
-            "--all",
-            "--force",
-            "--filter",
-            f"label=com.docker.compose.project=ciclo-{os.getpid()}",
-        )
+        store.kill()
+        store.wait()
+
+
+@pytest.mark.full
+@pytest.mark.heavy(5)
+def test_compose_works_with_a_database_and_a_bucket_that_env_names(engine, disk):
+    """Versions are in PostgreSQL, artifacts and snapshots in the bucket, after a restart too."""
+    needs("uv")
+    with bucket(disk) as store, composed(disk / "it") as made:
+        project_file = made.folder / "pyproject.toml"
+        edit(project_file, '    "fsspec>', '    "s3fs>=2025.9",\n    "fsspec>')
+        made.run("make lock")
+        named = {
+            "MLFLOW_BACKEND_STORE_URI": "postgresql+psycopg://journal:only-on-my-machine@db:5432/mlflow",
+            "MLFLOW_ARTIFACTS_DESTINATION": "s3://bucket/mlflow",
+            "DATA_STORE": "s3://bucket/snapshots",
+            "AWS_ACCESS_KEY_ID": "a",
+            "AWS_SECRET_ACCESS_KEY": "b",
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_ENDPOINT_URL": store.removesuffix("/bucket"),
+        }
+        text = (made.folder / ".env.example").read_text()
+        for name, value in named.items():
+            text, found = re.subn(rf"(?m)^#{name}=.*$", f"{name}={value}", text)
+            assert found == 1, name
+        (made.folder / ".env").write_text(text)
+        made.run("docker compose up --detach --wait db")
+        psql = "PGPASSWORD=only-on-my-machine psql --host 127.0.0.1 --username journal"
+        create = shlex.quote(f"{psql} --command 'CREATE DATABASE mlflow' journal")
+        made.run(f"docker compose exec -T db sh -c {create}")
+        made.run("make up", timeout=1800)
+        job = "docker compose run --rm -T job"
+        made.run(f"{job} train")
+        until_served(made, "1")
+        made.run(f"{job} promote --env staging")
+        made.run("docker compose restart mlflow && docker compose up --detach --wait")
+        assert re.search(r"(?m)^ 1 +test .*\n +staging", made.run(f"{job} status"))
+        assert "deleted" not in made.run(f"{job} prune --yes store")
+        with urllib.request.urlopen(f"{store}?list-type=2", timeout=10) as listed:
+            keys = re.findall("<Key>(.*?)</Key>", listed.read().decode())
+        assert [key for key in keys if re.fullmatch(r"snapshots/composed/\w{32}\.parquet", key)]
+        assert [key for key in keys if re.fullmatch(r"mlflow/.*/model\.onnx", key)]

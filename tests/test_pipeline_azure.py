@@ -109,9 +109,9 @@ def test_secrets_are_given_where_they_are_needed_and_never_to_a_pull_request(pro
         secrets |= {"JOURNAL_URL", "EVENTS_WEBHOOK", "EVENTS_SECRET"}
         assert not secrets & {*step.get("env", {})} or secrets <= {*step["env"]}
         for value in step.get("env", {}).values():
-            assert re.fullmatch(r"(?!.*\$\((?:MLFLOW|WANDB|AWS|AZURE|JOURNAL|EVENTS|UPDATE)).*", value), (
-                "empty if undefined"
-            )
+            assert re.fullmatch(
+                r"(?!.*\$\((?:MLFLOW|WANDB|AWS|AZURE|JOURNAL|EVENTS|UPDATE)).*", value
+            ), "empty if undefined"
 
 
 def test_scheduled_pipelines_run_though_nothing_was_pushed(project):

@@ -9,7 +9,7 @@ from contextlib import contextmanager, nullcontext
 import pytest
 from engine.wandb_server import ADMIN, TEAM, running
 from harness import ROOT
-from running_project import blocks, needs, on_a_slice, project, turn, walk
+from running_project import Project, blocks, needs, on_a_slice, project, turn, walk
 from variants import choices, covering, name, projects
 
 OWN = "## Use your own data"
@@ -111,6 +111,41 @@ def installed(made) -> None:
     taken = set((ROOT / "parts" / "taken.txt").read_text().split())
     assert "sklearn" in names
     assert names - taken <= {"flight_delays"}
+
+
+@pytest.mark.full
+@pytest.mark.heavy(5)
+@pytest.mark.parametrize(
+    ("serving_format", "registry"), [("onnx", "mlflow"), ("skops", "mlflow"), ("onnx", "wandb")]
+)
+def test_version_1_is_made_again_elsewhere_after_ten_more(serving_format, registry, disk):
+    """In a fresh clone at another path, though code, settings and the lock changed since then."""
+    made = project(disk / "it", serving_format=serving_format, model_registry=registry)
+    on_a_slice(made)
+    made.environment |= {"DATA_STORE": str(disk / "store")}
+    made.environment |= {"MLFLOW_TRACKING_URI": f"sqlite:///{disk}/mlflow.db"}
+    model = made.folder / "src/flight_delays/project/model.py"
+    trees = model.read_text().replace("n_estimators=100", "n_estimators=10")
+    with account(made) if registry == "wandb" else nullcontext():
+        for number in range(1, 12):
+            leaf = f"min_samples_leaf={10 + number // 4}"
+            model.write_text(trees.replace("min_samples_leaf=10", leaf))
+            (made.folder / "settings.toml").write_text(f"[train]\nseed = {number // 3}\n")
+            more = (("src/flight_delays/training/train.py", 5), ("locks/dev.txt", 7))
+            for path in [path for path, when in more if when == number]:
+                with (made.folder / path).open("a") as file:
+                    file.write("# changed\n")
+            made.run(f"git add --all && git commit --allow-empty --message {number}")
+            made.run("make train")
+        made.run(f"git clone . '{disk}/else where'")
+        clone = Project(disk / "else where")
+        clone.environment |= made.environment
+        said = clone.run("make reproduce VERSION=1")
+    assert "fetched snapshot" in said
+    assert "version 1 was made again: the same" in said
+    report = clone.report("reproduce")
+    assert (report["bytes"], report["differs"]) == (serving_format == "onnx", [])
+    assert not clone.run("git status --porcelain")
 
 
 @pytest.mark.heavy(5)

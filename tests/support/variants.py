@@ -30,6 +30,8 @@ REGISTRIES: dict[str, dict[str, Any]] = yaml.safe_load(QUESTIONS["model_registry
 """What the template knows of each registry."""
 STORE: dict[str, list[str]] = yaml.safe_load(QUESTIONS["store_facts"]["default"])
 """The variables and secrets of an object store."""
+OBJECT_STORE = "moto[s3,server]==5.2.5"
+"""What stands in for one."""
 # These choose texts, not files: they are cycled through the variants.
 CYCLED: dict[str, list[Any]] = {
     "license": [],
