@@ -24,10 +24,15 @@ EACH = [
     *({"env_manager": manager, "model_registry": "mlflow"} for manager in MANAGERS),
     {"env_manager": MANAGERS[0], "model_registry": "wandb"},
 ]
+EACH = [  # the last with the last answer, where it is asked for
+    made | {"deployment": of[-1 if made == EACH[-1] else 0]}
+    for of in [AXES.get("deployment", ["compose"])]
+    for made in EACH
+]
 """The answers that the pipelines' files hang on: all of them once."""
 MAKE = """#!/bin/sh
 for word in "$@"; do
-  case "$word" in VERSION=*|BUNDLE=*|BY=*) eval "${{word%%=*}}='${{word#*=}}'" ;; esac
+  case "$word" in VERSION=*|BUNDLE=*|BY=*|ENV=*) eval "${{word%%=*}}='${{word#*=}}'" ;; esac
 done
 given="VERSION=$VERSION BUNDLE=$BUNDLE BY=$BY"
 echo "$* | $given URI=${switch} TOKEN=${secret}" >>'{log}'
@@ -37,6 +42,7 @@ case "$*" in
   *"{fails}"*) exit 2 ;;
   *train.version*) echo version=7 ;;
   *cycle.version*) echo version="{version}" ;;
+  *cycle.promoted*) echo promoted="{promoted}" ;;
 esac
 """
 
@@ -82,9 +88,10 @@ class Tools:
         (self.bin / name).write_text(text)
         (self.bin / name).chmod(0o755)
 
-    def begin(self, version: str = "8", fails: str = "nothing") -> None:
+    def begin(self, version: str = "8", fails: str = "nothing", promoted: str = "") -> None:
         self.log.write_text("")
-        says = {"log": self.log, "version": version, "fails": fails}
+        promoted = promoted or "test staging" if version else promoted
+        says = {"log": self.log, "version": version, "fails": fails, "promoted": promoted}
         says |= {"switch": self.registry["switch"], "secret": self.registry["secrets"][-1]}
         self.write("make", MAKE.format(**says))
 
@@ -111,11 +118,12 @@ class Pipeline:
 
 
 EVENTS = {
-    "push": ("main", SERVER),
-    "push without a registry": ("main", ""),
-    "pull request": ("", SERVER),
+    "push": ("main", SERVER, ""),
+    "push without a registry": ("main", "", ""),
+    "pull request": ("", SERVER, "there"),
+    "push with targets": ("main", SERVER, "there"),
 }
-"""A branch, or none for a pull request, and the registry."""
+"""A branch, or none for a pull request; the registry; and where each environment is deployed."""
 
 
 def called(lines: str) -> tuple[str, ...]:
