@@ -24,12 +24,13 @@ from run_pipelines import azure
 
 VERB = re.compile(r"make ([a-z-]+)(?: [A-Z]+=[\w./]*)*")
 SHOWN = re.compile(
-    r"set -o pipefail\nmake -s show WHAT=(?:train|cycle)\.\w+ \| "
-    r"sed 's/=/;isOutput=true\]/; s/\^/##vso\[task\.setvariable variable=/'\n"
+    r"set -o pipefail\n(?:make -s show WHAT=(?:train|cycle)\.\w+ \| "
+    r"sed 's/=/;isOutput=true\]/; s/\^/##vso\[task\.setvariable variable=/'\n)+"
 )
 BESIDES = re.compile(
     r"(?:python -m )?pip install --quiet uv==\d+\.\d+\.\d+|python3 scripts/propose\.py"
     r"|echo \"##vso\[task\.(?:logissue|prependpath)[^\"]*\"(?:\nexit 1\n)?"
+    r"|echo \"nothing is deployed [^\"]*\""
 )
 TOKEN = "$(System.AccessToken)"
 

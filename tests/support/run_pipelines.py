@@ -18,7 +18,10 @@ from harness import commit, copy, git
 from read_pipelines import AZURE, BIN, Tools, expression, steps_of, variables_of
 from running_project import missing
 
-VARIABLES = {"MLFLOW_TRACKING_URI", "WANDB_ENTITY", "DATA_URI", "DATA_STORE"}
+VARIABLES = {
+    "MLFLOW_TRACKING_URI", "WANDB_ENTITY", "DATA_URI", "DATA_STORE", "DEPLOY_STAGING",
+    "DEPLOY_PRODUCTION",
+}  # fmt: skip
 """Of what a project is told, these are no secrets."""
 ACTION = "name: stand-in\nruns: {using: composite, steps: [{shell: bash, run: 'true'}]}\n"
 USED = re.compile(r"uses: ([\w.-]+/[\w.-]+@[0-9a-f]{40})")
@@ -151,6 +154,7 @@ class Run:
     def evaluate(self, text: str, variables: dict[str, str], good: bool) -> Any:
         return expression(
             text, variables=variables, jobs=self.jobs, succeeded=lambda: good,
+            results=self.results,
             stages={name: Empty(self.stages.get(name, {})) for name in self.results},
         )  # fmt: skip
 

@@ -237,7 +237,7 @@ def deploy(environment: str) -> int:
     variable, secret = (f"{n}_{environment.upper()}" for n in ("DEPLOY", deployment.FILE))
     target = os.environ.get(variable)
     if not target:
-        print(f"nothing is deployed to {environment}: the variable {variable} is not set")
+        print(f"nothing is deployed to {environment}; the variable {variable} is not set")
         return 0
     with login(environment) as found:
         # What lies on a machine by chance is not what was meant.
