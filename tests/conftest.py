@@ -164,5 +164,7 @@ def provider(request, hosted, tmp_path) -> FakeProvider:
         (tools / name).chmod(0o755)
     for name in ("git", "sh"):  # and no real client
         (tools / name).symlink_to(str(shutil.which(name)))
-    (tmp_path / "state").write_text('{"known": ["ci.yml", "cycle.yml", "update.yml"]}')
+    (tmp_path / "state").write_text(
+        '{"known": ["ci.yml", "cycle.yml", "update.yml", "rollback.yml"]}'
+    )
     return FakeProvider(request.param, project, tools)

@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 from harness import copy
-from read_pipelines import azure, facts, github, gitlab
+from read_pipelines import Job, azure, facts, github, gitlab
 from variants import STORE, choices
 
 READ = {"github": github, "gitlab": gitlab, "azure": azure}
@@ -21,6 +21,9 @@ def test_what_is_asked_for_by_setup_is_what_the_pipelines_read(registry, templat
     assert set().union(*told["LOGINS"]) == {*known["secrets"]}
     asked = (project / "scripts/ci.py").read_text()
     assert all(f'"{name}": "' in asked for name in [*STORE["variables"], *STORE["secrets"]])
+    told = runpy.run_path(str(project / "scripts/deployment.py"))
+    text = (project / ".github/workflows/ci.yml").read_text()
+    assert f"secrets.{told['FILE']}_PRODUCTION" in text
 
 
 def test_a_pipeline_that_is_told_no_team_keeps_its_versions(template, tmp_path):
@@ -72,20 +75,34 @@ def test_the_graph_that_is_compared_says_something(graphs):
         "check", "train", "build",
     }  # fmt: skip
     assert jobs["unregistered"].runs == {"push without a registry"}
-    assert jobs["production"].runs == {"push"}
+    assert jobs["production"].runs == {"push", "push with targets"}
+    for name in ("staging", "production"):
+        assert jobs[f"deploy-{name}"] == Job(
+            ("ci-deploy",), frozenset({name}), f"deploy-{name}", frozenset({"push with targets"})
+        )
     assert {name: job.verbs for name, job in graphs["github"]["cycle"].jobs.items()} == {
         "unregistered": (),
         "monitor": ("monitor",),
         "cycle": ("cycle", "show", "load"),
         "production": ("ci-promote",),
+        "deploy-staging": ("ci-deploy",),
+        "deploy-production": ("ci-deploy",),
     }
+    assert {
+        name: (job.verbs, job.environment, "push" in job.runs)
+        for name, job in graphs["github"]["rollback"].jobs.items()
+    } == {
+        "rollback-staging": (("ci-rollback",), "staging", False),
+        "rollback-production": (("ci-rollback",), "production", True),
+    }
+    assert graphs["github"]["rollback"].triggers == frozenset()
     assert [graphs["github"][name].schedule for name in ("ci", "cycle", "update")] == [
         None, "17 5 * * *", "41 4 * * 1",
     ]  # fmt: skip
 
 
 @pytest.mark.parametrize("other", ["gitlab", "azure"])
-@pytest.mark.parametrize("pipeline", ["ci", "cycle", "update"])
+@pytest.mark.parametrize("pipeline", ["ci", "cycle", "update", "rollback"])
 def test_jobs_needs_environments_and_triggers_are_the_same(graphs, other, pipeline):
     ours, theirs = graphs["github"][pipeline], graphs[other][pipeline]
     assert dict(theirs.jobs) == dict(ours.jobs)

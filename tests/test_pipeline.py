@@ -15,7 +15,7 @@ PINNED = re.compile(
     r"uses: (\./\.github/actions/[a-z]+|[\w.-]+/[\w.-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+)$"
 )
 VERB = re.compile(r"make (?:-s )?([a-z-]+)(?: [A-Z]+=[\w./]*)*(?: >> \"\$GITHUB_OUTPUT\")?")
-SAID = re.compile(r'echo "::(?:warning|error)::.*"|exit 1|python3 scripts/propose\.py')
+SAID = re.compile(r'echo "::(?:notice|warning|error)::.*"|exit 1|python3 scripts/propose\.py')
 
 
 SCHEMAS = {
@@ -103,6 +103,7 @@ def test_a_version_that_waits_for_approval_keeps_no_monitor_waiting(project):
     jobs = workflows(project)["cycle.yml"]["jobs"]
     assert {name: job["concurrency"] for name, job in jobs.items() if name != "unregistered"} == {
         "monitor": "cycle", "cycle": "promote-staging", "production": "promote-production",
+        "deploy-staging": "deploy-staging", "deploy-production": "deploy-production",
     }  # fmt: skip
 
 
@@ -134,7 +135,7 @@ def test_secrets_are_given_to_verbs_and_never_to_a_pull_request(project):
 def test_jobs_are_bounded_and_have_no_rights(project):
     for name, workflow in workflows(project).items():
         assert workflow["permissions"] == {}, name
-        assert ("concurrency" in workflow) == (name != "cycle.yml"), name
+        assert ("concurrency" in workflow) == (name in ("ci.yml", "update.yml")), name
         for key, job in workflow["jobs"].items():
             promotes = [re.search(r"promote ENV=(\w+)", str(s.get("run"))) for s in job["steps"]]
             for found in filter(None, promotes):
@@ -144,6 +145,15 @@ def test_jobs_are_bounded_and_have_no_rights(project):
             assert job["timeout-minutes"] <= 120
             more = {"issues": "write"} if name == "update.yml" else {}
             more = {"actions": "read"} if key == "production" else more
-            more = {"packages": "write", "id-token": "write"} if key == "build" else more
+            more = {"actions": "read"} if key.startswith("rollback-") else more
+            pushes = "make push" in str(job["steps"])
+            more = {"packages": "write", "id-token": "write"} if pushes else more
             assert job["permissions"] in ({}, {"contents": "read"} | more)
-            assert job["runs-on"] == "${{ vars.RUNNER || 'ubuntu-24.04' }}"
+            own = {"RUNNER"} | ({key.upper().replace("-", "_")} if "deploy-" in key else set())
+            assert job["runs-on"] in {f"${{{{ vars.{name} || 'ubuntu-24.04' }}}}" for name in own}
+            if key.startswith(("deploy-", "rollback-")):
+                place = key.partition("-")[2]
+                assert job["concurrency"] == f"deploy-{place}", "one at a time"
+                assert job["environment"] == key.replace("rollback-", "")
+                other = {"staging": "PRODUCTION", "production": "STAGING"}[place]
+                assert other not in str(job), "it is given what its environment needs"

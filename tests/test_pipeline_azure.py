@@ -24,12 +24,13 @@ from run_pipelines import azure
 
 VERB = re.compile(r"make ([a-z-]+)(?: [A-Z]+=[\w./]*)*")
 SHOWN = re.compile(
-    r"set -o pipefail\nmake -s show WHAT=(?:train|cycle)\.\w+ \| "
-    r"sed 's/=/;isOutput=true\]/; s/\^/##vso\[task\.setvariable variable=/'\n"
+    r"set -o pipefail\n(?:make -s show WHAT=(?:train|cycle)\.\w+ \| "
+    r"sed 's/=/;isOutput=true\]/; s/\^/##vso\[task\.setvariable variable=/'\n)+"
 )
 BESIDES = re.compile(
     r"(?:python -m )?pip install --quiet uv==\d+\.\d+\.\d+|python3 scripts/propose\.py"
     r"|echo \"##vso\[task\.(?:logissue|prependpath)[^\"]*\"(?:\nexit 1\n)?"
+    r"|echo \"nothing is deployed [^\"]*\""
 )
 TOKEN = "$(System.AccessToken)"
 
@@ -103,15 +104,17 @@ def test_secrets_are_given_where_they_are_needed_and_never_to_a_pull_request(pro
             assert step["script"] in (
                 "make push",
                 "make ci-promote ENV=production",
+                "make ci-rollback ENV=staging",
+                "make ci-rollback ENV=production",
                 "python3 scripts/propose.py",
             )
-        secrets = {*facts(project)["secrets"], *variants.STORE["secrets"]}
-        secrets |= {"JOURNAL_URL", "EVENTS_WEBHOOK", "EVENTS_SECRET"}
-        assert not secrets & {*step.get("env", {})} or secrets <= {*step["env"]}
+        login = {*facts(project)["secrets"]}
+        secrets = login | {*variants.STORE["secrets"], "JOURNAL_URL"}
+        secrets |= {"EVENTS_WEBHOOK", "EVENTS_SECRET"}
+        assert secrets & {*step.get("env", {})} in (set(), login, secrets)
         for value in step.get("env", {}).values():
-            assert re.fullmatch(
-                r"(?!.*\$\((?:MLFLOW|WANDB|AWS|AZURE|JOURNAL|EVENTS|UPDATE)).*", value
-            ), "empty if undefined"
+            named = r"\$\((?:MLFLOW|WANDB|AWS|AZURE|JOURNAL|EVENTS|UPDATE|DOTENV|KUBECONFIG)"
+            assert not re.search(named, value), "empty if undefined"
 
 
 def test_scheduled_pipelines_run_though_nothing_was_pushed(project):
@@ -161,3 +164,13 @@ def test_what_failed_is_the_stage_that_did(run_pipeline):
     assert run_pipeline("update", "schedule", fails="update").results["update"] == "failed"
     done = run_pipeline("cycle", "schedule", REGISTRY, version="")
     assert done.results["production"] == "skipped"
+
+
+def test_what_a_schedule_promoted_alone_is_deployed_and_nobody_is_asked(run_pipeline):
+    group = REGISTRY | {"DEPLOY_PRODUCTION": "machine", "DOTENV_PRODUCTION": "ZmlsZQ=="}
+    done = run_pipeline("cycle", "schedule", group, promoted="test staging production")
+    assert (done.results["production"], done.results["deploy_staging"]) == ("skipped", "skipped")
+    assert said(done.calls)[-1] == "ci-deploy"
+    assert "nothing is deployed to staging; the variable DEPLOY_STAGING is not set" in done.out
+    done = run_pipeline("cycle", "schedule", group, fails="load", promoted="test production")
+    assert done.results["deploy_production"] == "skipped"

@@ -12,13 +12,14 @@ from read_pipelines import EACH, MAIN, SERVER, facts, lint, said, verbs
 from run_pipelines import gitlab
 
 VERB = re.compile(
-    r"make (?:-s )?([a-z-]+)(?: [A-Z]+=(?:[\w./]+|\"\$(?:version|GITLAB_USER_LOGIN)\"))*"
-    r"(?: > reports/\w+\.env| \|\| failed=\$\?)?"
+    r"make (?:-s )?([a-z-]+)(?: [A-Z]+=(?:[\w./]*|\"\$(?:version|GITLAB_USER_LOGIN)\"))*"
+    r"(?: >>? reports/\w+\.env| \|\| failed=\$\?)?"
 )
 BESIDES = re.compile(
     r"if \[ \"\$CI_PIPELINE_SOURCE\" = merge_request_event \]; then unset [A-Z_ ]+; fi"
-    r"|if [^;]+; then echo \"[^\"]+\"; exit [01]; fi"
-    r"|apt-get update --quiet|apt-get install --yes --quiet (?:podman|glab|make)"
+    r"|if [^;]+; then echo \"[^\"]+\";(?: exit [01];)? fi"
+    r"|apt-get update --quiet"
+    r"|apt-get install --yes --quiet (?:podman|glab|make|kubernetes-client)"
     r"|pip install --quiet uv==\d+\.\d+\.\d+|python3 scripts/propose\.py"
     r"|exit (?:1|\$\{failed:-0\})|echo \"[^\"]+\""
 )
@@ -27,7 +28,7 @@ EITHER = re.compile(
     r"if \[ -n \"\$(?:MLFLOW_TRACKING_URI|WANDB_ENTITY)\" \]; then (.*); else (.*); fi"
 )
 ON_MAIN = re.compile(r"if \[ \"\$CI_COMMIT_BRANCH\" = \"\$CI_DEFAULT_BRANCH\" \]; then (.*); fi")
-FILES = ("ci", "cycle", "update")
+FILES = ("ci", "cycle", "update", "rollback")
 
 
 @pytest.fixture(scope="module", params=EACH, ids=variants.name)
@@ -52,7 +53,7 @@ def setup(project: Path) -> dict[str, Any]:
 
 def test_the_schema_finds_nothing(project):
     found = [str(path) for path in sorted((project / ".gitlab").glob("*.yml"))]
-    assert len(found) == 5
+    assert len(found) == 6
     lint(
         "check-jsonschema", "--builtin-schema", "vendor.gitlab-ci", "--data-transform", "gitlab-ci",
         str(project / ".gitlab-ci.yml"), *found,
@@ -96,7 +97,8 @@ def test_jobs_are_bounded_and_promotions_are_one_at_a_time(project):
         place = job.get("environment", "")
         if place:
             place = place["name"] if isinstance(place, dict) else place
-            assert job["resource_group"] == place, name
+            whose = "deploy-" if name.startswith("rollback/") else ""
+            assert job["resource_group"] == whose + place, name
             assert job["interruptible"] is False, name
         promoted = [re.search(r"promote ENV=(\w+)", line) for line in job["script"]]
         assert all(found[1] == place for found in promoted if found), name
@@ -107,12 +109,15 @@ def test_a_person_starts_production(project):
         (rule,) = jobs(project)[f"{name}/production"]["rules"]
         assert rule["when"] == "manual"
         assert rule["allow_failure"] is not waits
+    (rule,) = jobs(project)["rollback/rollback-production"]["rules"]
+    assert rule["when"] == "manual"
 
 
 def test_a_merge_request_sees_no_secret(project):
     """Each job of a merge request forgets them first, even if somebody did not protect them."""
     head = (project / ".gitlab-ci.yml").read_text()
-    told = r"\b(?:(?:MLFLOW_TRACKING|WANDB|EVENTS)_[A-Z_]+|JOURNAL_URL|DATA_STORE|[A-Z]+_TOKEN)\b"
+    told = r"\b(?:(?:MLFLOW_TRACKING|WANDB|EVENTS)_[A-Z_]+|JOURNAL_URL|DATA_STORE|[A-Z]+_TOKEN"
+    told += r"|(?:DOTENV|KUBECONFIG)_[A-Z]+)\b"
     named = set(re.findall(told, head)) | {*variants.STORE["secrets"]}
     assert all(name in head for name in (*variants.STORE["secrets"], *variants.STORE["variables"]))
     registry = facts(project)

@@ -11,6 +11,8 @@ from variants import choices
 pytestmark = pytest.mark.heavy
 REGISTRY = {"MLFLOW_TRACKING_URI": SERVER, "WANDB_ENTITY": SERVER}
 SECRET = {"MLFLOW_TRACKING_TOKEN": "secret", "WANDB_API_KEY": "secret"}
+TARGETS = {"DEPLOY_STAGING": "ubuntu-24.04", "DEPLOY_PRODUCTION": "ubuntu-24.04"}
+"""Names of runners, of which act must know the label."""
 QUICK = {("github", "mlflow"), ("gitlab", "wandb"), ("azure", "mlflow")}
 """Names are all that a registry changes: each is run in one provider's pipelines or two."""
 
@@ -27,9 +29,13 @@ def run_pipeline(request, template, tmp_path_factory):
     return RUNNERS[ci](template, tmp_path_factory.mktemp("pipelines"), registry)
 
 
-def test_a_push_is_checked_trained_tried_and_promoted(run_pipeline):
-    done = run_pipeline("ci", group=REGISTRY | SECRET)
+def test_a_push_is_checked_trained_tried_promoted_and_deployed(run_pipeline):
+    done = run_pipeline("ci", group=REGISTRY | SECRET | TARGETS)
     assert done.good, done.out[-3000:]
+    after = {" ".join(call.split()[:2]): i for i, call in enumerate(done.calls)}
+    for place, verb in (("staging", "promote"), ("production", "ci-promote")):
+        assert after[f"{verb} ENV={place}"] < after[f"ci-deploy ENV={place}"]
+    done.calls[:] = [call for call in done.calls if not call.startswith("ci-deploy")]
     assert said(done.calls) == [*MAIN, "promote", "ci-promote"]
     load, _, staging, production = done.calls[-4:]
     assert f" VERSION=7 BUNDLE= BY= URI={SERVER} TOKEN=secret" in load
@@ -65,7 +71,22 @@ def test_the_cycle_runs_after_every_green_monitor(run_pipeline):
     done = run_pipeline("cycle", "schedule", REGISTRY)
     assert done.good, done.out[-3000:]
     assert said(done.calls) == ["monitor", "cycle", "load", "ci-promote"]
+    assert "nothing is deployed to production; the variable DEPLOY_PRODUCTION is not" in done.out
     assert re.match(r"ci-promote ENV=production .*\| VERSION=8 ", done.calls[-1])
+
+
+def test_what_the_cycle_promoted_is_deployed(run_pipeline):
+    done = run_pipeline("cycle", "schedule", REGISTRY | TARGETS)
+    assert done.good, done.out[-3000:]
+    places = {call.split()[1] for call in done.calls if call.startswith("ci-deploy")}
+    assert places == {"ENV=staging", "ENV=production"}
+
+
+def test_a_rollback_by_hand_is_one_verb(run_pipeline):
+    done = run_pipeline("rollback", "by hand", REGISTRY | SECRET | TARGETS)
+    assert done.good, done.out[-3000:]
+    (call,) = done.calls
+    assert re.fullmatch(r"ci-rollback ENV=production .* TOKEN=secret", call)
 
 
 def test_without_a_new_version_nothing_is_promoted(run_pipeline):

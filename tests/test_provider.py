@@ -1,10 +1,12 @@
 """What lies outside the files, for each provider, over a stand-in of its client."""
 
+import base64
 import json
 import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from fake_provider import CLIENTS, ORIGIN, RUN
@@ -26,8 +28,9 @@ def test_setup_makes_once_what_check_asks_for(provider):
         assert f"not held  {promise}" in said, said
     assert "hint      JOURNAL_URL" in said
     assert "hint      UPDATE_TOKEN" in said
-    assert "EVENTS" not in said, "not everyone wants them"
-    assert "AWS" not in said
+    assert "hint      DEPLOY_PRODUCTION" in said
+    for name in ("EVENTS", "AWS", "DOTENV", "environment deploy-staging"):
+        assert name not in said, "not everyone wants them"
 
     code, made = provider("ci", "setup", **GIVEN)
     assert code == 0, made
@@ -53,6 +56,66 @@ def test_a_login_of_the_registry_is_enough(provider):
     assert "MLFLOW_TRACKING_PASSWORD" not in said
 
 
+def deploys(provider, **environment):
+    """Deploys production where make notes the file that it was given."""
+    (provider.tools / "make").write_text(
+        '#!/bin/sh\necho "$* $(/bin/cat "$COMPOSE_ENV_FILES")" >>"$MADE"\n'
+        '/bin/ls -ld "${COMPOSE_ENV_FILES%/*}" >>"$MADE"\n'
+        'echo "$COMPOSE_ENV_FILES" >>"$MADE"\n'
+    )
+    return provider("ci", "deploy", "production", **environment)
+
+
+def test_setup_keeps_what_a_deployment_needs(provider, tmp_path):
+    (tmp_path / "dotenv").write_text("POSTGRES_PASSWORD=s3cret\nENV=production\n")
+    told = {"DEPLOY_PRODUCTION": "machine", "DOTENV_PRODUCTION": str(tmp_path / "dotenv")}
+    code, made = provider("ci", "setup", **GIVEN, **told)
+    assert (code, "made     environment deploy-production" in made) == (0, True), made
+    assert "deploy-staging" not in made
+    kept = provider.client()["values"]["DOTENV_PRODUCTION"]
+    assert kept["secret"]
+    assert base64.b64decode(kept["value"]).decode() == (tmp_path / "dotenv").read_text()
+    code, said = provider("ci", "check")
+    assert (code, "ok        DOTENV_PRODUCTION" in said) == (0, True), said
+    assert "hint      DEPLOY_STAGING" in said
+    code, said = provider("ci", "setup", DOTENV_STAGING="/nowhere")
+    told = "error: DOTENV_STAGING=/nowhere: No such file or directory; say the path of a file\n"
+    assert (code, said.endswith(told)) == (1, True), said
+
+    code, said = deploys(provider, DEPLOY_PRODUCTION="machine", DOTENV_PRODUCTION=kept["value"])
+    assert code == 0, said
+    call, mode, path = provider.promoted().replace("\nENV", " ENV").splitlines()
+    asked = "deploy ENV=production CONTEXT=machine YES=1 POSTGRES_PASSWORD=s3cret ENV=production"
+    assert call == f"--no-print-directory {asked}"
+    assert mode.startswith("drwx------"), "nobody else reads it"
+    assert not Path(path).exists()
+
+
+def test_nothing_is_deployed_where_nothing_says_where_or_with_what(provider):
+    code, said = deploys(provider)
+    told = "nothing is deployed to production; the variable DEPLOY_PRODUCTION is not set\n"
+    assert (code, said) == (0, told)
+    code, said = deploys(provider, DEPLOY_PRODUCTION="machine")
+    assert (code, "set the secret DOTENV_PRODUCTION (its .env), or" in said) == (1, True), said
+    code, said = deploys(provider, DEPLOY_PRODUCTION="machine", DOTENV_PRODUCTION="A=1\n")
+    assert (code, "DOTENV_PRODUCTION is not base64; set it by" in said) == (1, True), said
+    assert not provider.promoted()
+    code, _ = deploys(provider, DEPLOY_PRODUCTION="machine", COMPOSE_ENV_FILES="/dev/null")
+    assert (code, "deploy ENV=production" in provider.promoted()) == (0, True)
+
+
+def test_a_rollback_asks_the_same_people(provider):
+    provider("ci", "setup", **GIVEN)
+    run = RUN[provider.ci]
+    code, said = provider("ci", "rollback", "production", **run)
+    assert (code, "nobody approved this run" in said, provider.promoted()) == (1, True, "")
+    provider.client(approvals=["zoe"])
+    for place, by in (("production", "zoe"), ("staging", "ann")):
+        code, said = provider("ci", "rollback", place, **run)
+        assert code == 0, said
+        assert provider.promoted().endswith(f"rollback ENV={place} BY={by} CONTEXT= YES=1\n")
+
+
 def test_a_branch_that_no_pipeline_runs_on_is_told(provider):
     provider("ci", "setup", **GIVEN)
     for branch in ("master", ""):
@@ -69,7 +132,7 @@ def test_a_branch_that_no_pipeline_runs_on_is_told(provider):
 def test_reviewers_are_those_that_were_named(provider):
     code, said = provider("ci", "setup", **GIVEN, REVIEWERS="ada, bo")
     assert code == 0, said
-    (rule,) = provider.client()["environments"]["production"][:1]
+    (rule,) = provider.client()["environments"]["production"][-1:]
     assert len(rule.get("reviewers", []) or rule.get("settings", {}).get("approvers", [1, 1])) == 2
     assert provider.ci != "gitlab" or rule == {"user_id": 2}
 
@@ -107,7 +170,8 @@ def test_where_the_settings_say_so_nobody_is_asked(provider):
     provider("ci", "setup", **GIVEN)
     code, said = provider("ci", "check")
     assert (code, "production asks nobody" in said) == (0, True), said
-    assert provider.client()["environments"]["production"] == []
+    checks = provider.client()["environments"]["production"]
+    assert [check["type"]["name"] for check in checks] == ["ExclusiveLock"] * len(checks)
 
 
 def test_a_manual_job_is_an_approval_on_gitlab_only(provider):
@@ -123,6 +187,9 @@ def test_a_manual_job_is_an_approval_on_gitlab_only(provider):
         (("promote", "production"), {}, "by hand: make promote"),
         (("promote", ""), {}, "make ci-promote ENV=production"),
         (("else",), {}, "use setup, check, or promote"),
+        (("rollback", "production"), {}, "by hand: make rollback"),
+        (("rollback", "test"), {}, "make ci-rollback ENV=production"),
+        (("deploy", ""), {}, "make ci-deploy ENV=production"),
         (("check",), {"GATES_APPROVAL": "maybe"}, "gates.approval = 'maybe'; use ci, name or none"),
     ],
 )
@@ -231,7 +298,7 @@ def test_the_scripts_are_typed(provider):
 
 def test_without_pipelines_each_verb_says_so(template, tmp_path):
     project = copy(template, tmp_path / "it", ci="none")
-    for verb in ("ci-setup", "ci-check", "ci-promote"):
+    for verb in ("ci-setup", "ci-check", "ci-promote", "ci-deploy", "ci-rollback"):
         done = subprocess.run(["make", verb], cwd=project, capture_output=True, text=True)
         assert done.returncode != 0
         assert "error: no pipelines were chosen; make update CHOICE='ci=github'" in done.stderr

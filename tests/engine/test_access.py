@@ -62,8 +62,8 @@ def test_each_operation_needs_its_scope_and_no_other(guarded: TestClient) -> Non
         ("GET", "/own"),
     }
     assert {path for (_, path), security in found.items() if not security} <= OPEN
-    for (method, path), scope in needed.items():
-        path = path.format(id="1")
+    for (method, template), scope in needed.items():
+        path = template.format(id="1")
         assert asked(guarded, method, path) == 401, path
         for other, token in TOKENS.items():
             status = asked(guarded, method, path, token)

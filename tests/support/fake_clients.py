@@ -161,7 +161,7 @@ def az(state: dict[str, Any], words: list[str], stdin: str) -> Any:
             case "distributedtask/environments":
                 return {"value": [{"name": n, "id": i} for i, n in enumerate(environments)]}
             case "pipelinesChecks/configurations" if body:
-                environments[body["resource"]["name"]] = [body]
+                environments[body["resource"]["name"]].append(body)
             case "pipelinesChecks/configurations":
                 number = int(words[words.index("resourceType=environment") + 1].split("=")[1])
                 return {"value": list(environments.values())[number]}

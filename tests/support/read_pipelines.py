@@ -24,10 +24,15 @@ EACH = [
     *({"env_manager": manager, "model_registry": "mlflow"} for manager in MANAGERS),
     {"env_manager": MANAGERS[0], "model_registry": "wandb"},
 ]
+EACH = [  # the last with the last answer, where it is asked for
+    made | {"deployment": of[-1 if made == EACH[-1] else 0]}
+    for of in [AXES.get("deployment", ["compose"])]
+    for made in EACH
+]
 """The answers that the pipelines' files hang on: all of them once."""
 MAKE = """#!/bin/sh
 for word in "$@"; do
-  case "$word" in VERSION=*|BUNDLE=*|BY=*) eval "${{word%%=*}}='${{word#*=}}'" ;; esac
+  case "$word" in VERSION=*|BUNDLE=*|BY=*|ENV=*) eval "${{word%%=*}}='${{word#*=}}'" ;; esac
 done
 given="VERSION=$VERSION BUNDLE=$BUNDLE BY=$BY"
 echo "$* | $given URI=${switch} TOKEN=${secret}" >>'{log}'
@@ -37,6 +42,7 @@ case "$*" in
   *"{fails}"*) exit 2 ;;
   *train.version*) echo version=7 ;;
   *cycle.version*) echo version="{version}" ;;
+  *cycle.promoted*) echo promoted="{promoted}" ;;
 esac
 """
 
@@ -82,9 +88,10 @@ class Tools:
         (self.bin / name).write_text(text)
         (self.bin / name).chmod(0o755)
 
-    def begin(self, version: str = "8", fails: str = "nothing") -> None:
+    def begin(self, version: str = "8", fails: str = "nothing", promoted: str = "") -> None:
         self.log.write_text("")
-        says = {"log": self.log, "version": version, "fails": fails}
+        promoted = promoted or "test staging" if version else promoted
+        says = {"log": self.log, "version": version, "fails": fails, "promoted": promoted}
         says |= {"switch": self.registry["switch"], "secret": self.registry["secrets"][-1]}
         self.write("make", MAKE.format(**says))
 
@@ -111,11 +118,12 @@ class Pipeline:
 
 
 EVENTS = {
-    "push": ("main", SERVER),
-    "push without a registry": ("main", ""),
-    "pull request": ("", SERVER),
+    "push": ("main", SERVER, ""),
+    "push without a registry": ("main", "", ""),
+    "pull request": ("", SERVER, "there"),
+    "push with targets": ("main", SERVER, "there"),
 }
-"""A branch, or none for a pull request, and the registry."""
+"""A branch, or none for a pull request; the registry; and where each environment is deployed."""
 
 
 def called(lines: str) -> tuple[str, ...]:
@@ -132,17 +140,21 @@ def names(value: Any) -> frozenset[str]:
 def reached(
     needs: Mapping[str, frozenset[str]],
     triggers: frozenset[str],
-    starts: Callable[[str, str, str], bool],
+    starts: Callable[..., bool],
 ) -> dict[str, frozenset[str]]:
     """On which events each job runs: where it may start, and all that it needs ran."""
     ran: dict[str, set[str]] = {job: set() for job in needs}
-    for event, (branch, registry) in EVENTS.items():
+    for event, told in EVENTS.items():
         if event == "pull request" and event.replace(" ", "_") not in triggers:
             continue
         for job, needed in needs.items():
-            if all(event in ran[name] for name in needed) and starts(job, branch, registry):
+            if all(event in ran[name] for name in needed) and starts(job, *told):
                 ran[job].add(event)
     return {job: frozenset(events) for job, events in ran.items()}
+
+
+def contains(text: str, part: str) -> bool:
+    return part in text
 
 
 def github(project: Path) -> dict[str, Pipeline]:
@@ -151,16 +163,24 @@ def github(project: Path) -> dict[str, Pipeline]:
         flow = yaml.safe_load(path.read_text())
         jobs, on = flow["jobs"], flow[True]  # YAML reads `on` as true
 
-        def starts(job: str, branch: str, registry: str, jobs: Any = jobs) -> bool:
+        def starts(job: str, branch: str, registry: str, target: str, jobs: Any = jobs) -> bool:
             known = {
                 "github.ref": f"refs/heads/{branch}",
                 "github.event_name": "push" if branch else "pull_request",
                 f"vars.{facts(project)['switch']}": registry,
                 "needs.cycle.outputs.version": "8",
+                "needs.cycle.outputs.promoted": "test staging",
+                "needs.cycle.result": "success",
+                "needs.production.result": "success",
+                "inputs.environment": "production",
+                **dict.fromkeys(("vars.DEPLOY_STAGING", "vars.DEPLOY_PRODUCTION"), target),
             }
             text = jobs[job].get("if", "true").replace("&&", "and").replace("true", "True")
-            text = re.sub(r"\b(?:github|vars|needs)[\w.]+", lambda m: repr(known[m[0]]), text)
-            return bool(eval(text))
+            text = re.sub(r"!(?!=)", "not ", text.replace("||", "or"))
+            text = re.sub(
+                r"\b(?:github|vars|needs|inputs)\.[\w.]+", lambda m: repr(known[m[0]]), text
+            )
+            return bool(eval(text, {"contains": contains, "cancelled": lambda: False}))
 
         needs = {name: names(job.get("needs")) for name, job in jobs.items()}
         triggers = frozenset(on) & {"push", "pull_request", "schedule"}
@@ -192,20 +212,23 @@ def gitlab(project: Path) -> dict[str, Pipeline]:
     head = yaml.safe_load(text)
     times = dict(re.findall(r"SCHEDULE=(\w+) .* (\S+ \S+ \S+ \S+ \S+)$", text, re.MULTILINE))
     found = {}
-    for name in ("ci", "cycle", "update"):
+    for name in ("ci", "cycle", "update", "rollback"):
         jobs = yaml.safe_load((project / f".gitlab/{name}.yml").read_text())
-        schedule = "" if name == "ci" else name
+        schedule = name if name in ("cycle", "update") else ""
 
-        def known(branch: str, registry: str, schedule: str = schedule) -> dict[str, str]:
+        def known(
+            branch: str, registry: str, target: str = "", schedule: str = schedule
+        ) -> dict[str, str]:
             source = "push" if branch else "merge_request_event"
             return {
                 "CI_COMMIT_BRANCH": branch, "CI_DEFAULT_BRANCH": "main", "SCHEDULE": schedule,
                 "CI_PIPELINE_SOURCE": source, facts(project)["switch"]: registry,
+                "ROLLBACK": "production", "DEPLOY_STAGING": target, "DEPLOY_PRODUCTION": target,
             }  # fmt: skip
 
-        def starts(job: str, branch: str, registry: str, jobs: Any = jobs, of: Any = known) -> bool:
+        def starts(job: str, *told: str, jobs: Any = jobs, of: Any = known) -> bool:
             rules = jobs[job].get("rules", [{}])
-            holds = (r for r in rules if rule(r.get("if", "True"), of(branch, registry)))
+            holds = (r for r in rules if rule(r.get("if", "True"), of(*told)))
             return next(holds, {"when": "never"}).get("when") != "never"
 
         flow = [r["if"] for r in head["workflow"]["rules"]]
@@ -214,7 +237,7 @@ def gitlab(project: Path) -> dict[str, Pipeline]:
             for event, branch in (("push", "main"), ("pull_request", ""))
             if any(rule(text, known(branch, "")) for text in flow)
         }
-        triggers = frozenset({"schedule"} if schedule else on)
+        triggers = frozenset({"schedule"} if schedule else on if name == "ci" else ())
         needs = {job: names(told.get("needs")) for job, told in jobs.items()}
         runs = reached(needs, triggers, starts)
         places = {job: told.get("environment") for job, told in jobs.items()}
@@ -234,20 +257,24 @@ def gitlab(project: Path) -> dict[str, Pipeline]:
     return found
 
 
-AZURE = {"ci": "azure-pipelines.yml", "cycle": ".azure/cycle.yml", "update": ".azure/update.yml"}
+AZURE = {"ci": "azure-pipelines.yml"}
+AZURE |= {name: f".azure/{name}.yml" for name in ("cycle", "update", "rollback")}
 
 
 def expression(text: str, **known: Any) -> Any:
     """What an expression of Azure's comes to; what is not there is empty."""
-    text = re.sub(r"\band\(", "all_(", text)
+    text = re.sub(r"\b(and|or|not)\(", r"\1_(", text)
+    text = text.replace("${{ parameters.environment }}", "production")
     text = re.sub(r"variables\.([\w]+)", r"variables['\1']", text)
     text = re.sub(r"stageDependencies\.(\w+)\.(\w+)\.outputs", r"jobs['\1.\2']", text)
     text = re.sub(r"dependencies\.(\w+)\.outputs", r"stages['\1']", text)
-    known = {name: known.get(name, {}) for name in ("variables", "jobs", "stages")} | known
+    text = re.sub(r"dependencies\.(\w+)\.result", r"results['\1'].capitalize()", text)
+    known = {k: known.get(k, {}) for k in ("variables", "jobs", "stages", "results")} | known
     known["variables"] = defaultdict(str, known["variables"])
     functions = {
-        "all_": lambda *of: all(of), "eq": lambda a, b: a == b, "ne": lambda a, b: a != b,
-        "succeededOrFailed": lambda: True,
+        "and_": lambda *of: all(of), "or_": lambda *of: any(of), "not_": lambda one: not one,
+        "eq": lambda a, b: a == b, "ne": lambda a, b: a != b, "contains": contains,
+        "succeededOrFailed": lambda: True, "canceled": lambda: False,
     }  # fmt: skip
     return eval(text, functions | known)
 
@@ -296,8 +323,11 @@ def azure(project: Path) -> dict[str, Pipeline]:
         stages = {stage["stage"]: stage for stage in flow["stages"]}
 
         def starts(
-            stage: str, branch: str, registry: str, stages: Any = stages, flow: Any = flow
-        ) -> bool:
+            name: str, branch: str, registry: str, target: str, stages: Any = stages,
+            flow: Any = flow,
+        ) -> bool:  # fmt: skip
+            stage = name.replace("-", "_")
+            group = dict.fromkeys(("DEPLOY_STAGING", "DEPLOY_PRODUCTION"), target)
             return bool(
                 expression(
                     stages[stage].get("condition", "True"),
@@ -309,10 +339,16 @@ def azure(project: Path) -> dict[str, Pipeline]:
                         **variables_of(
                             flow,
                             "" if branch else "PullRequest",
-                            {facts(project)["switch"]: registry},
+                            group | {facts(project)["switch"]: registry},
                         ),
                     },
-                    stages={"cycle": {"cycle.cycle.turned.version": "8"}},
+                    stages={
+                        "cycle": {
+                            "cycle.cycle.turned.version": "8",
+                            "cycle.cycle.turned.promoted": "test staging",
+                        }
+                    },
+                    results=dict.fromkeys(stages, "succeeded"),
                 )
             )
 
@@ -320,7 +356,8 @@ def azure(project: Path) -> dict[str, Pipeline]:
         times = flow.get("schedules", [])
         triggers = frozenset(event for event, told in on.items() if told != "none")
         triggers |= {"schedule"} if times else set()
-        needs = {stage: names(told["dependsOn"]) for stage, told in stages.items()}
+        # The names of stages have no dashes.
+        needs = {stage.replace("_", "-"): names(of["dependsOn"]) for stage, of in stages.items()}
         runs = reached(needs, triggers, starts)
         jobs = {}
         for stage, told in stages.items():
@@ -330,6 +367,8 @@ def azure(project: Path) -> dict[str, Pipeline]:
                 for step in steps_of(job, (project / path).parent)
             ]
             verbs = tuple(verb for verb in called("\n".join(lines)) if verb != "setup")
-            jobs[stage] = Job(verbs, needs[stage], job.get("environment"), runs[stage])
+            place, own = job.get("environment"), stage.replace("_", "-")
+            place = place["name"] if isinstance(place, dict) else place
+            jobs[own] = Job(verbs, needs[own], place, runs[own])
         found[name] = Pipeline(jobs, triggers, times[0]["cron"] if times else None)
     return found

@@ -18,8 +18,13 @@ from harness import commit, copy, git
 from read_pipelines import AZURE, BIN, Tools, expression, steps_of, variables_of
 from running_project import missing
 
-VARIABLES = {"MLFLOW_TRACKING_URI", "WANDB_ENTITY", "DATA_URI", "DATA_STORE"}
+VARIABLES = {
+    "MLFLOW_TRACKING_URI", "WANDB_ENTITY", "DATA_URI", "DATA_STORE", "DEPLOY_STAGING",
+    "DEPLOY_PRODUCTION",
+}  # fmt: skip
 """Of what a project is told, these are no secrets."""
+EVENTS = {"pull request": "pull_request", "by hand": "workflow_dispatch"}
+"""What GitHub calls them. By hand, production is rolled back."""
 ACTION = "name: stand-in\nruns: {using: composite, steps: [{shell: bash, run: 'true'}]}\n"
 USED = re.compile(r"uses: ([\w.-]+/[\w.-]+@[0-9a-f]{40})")
 RUNNER = "gitlab-ci-local@4.75.1"
@@ -51,10 +56,12 @@ def github(template: Path, home: Path, registry: str) -> Runner:
     def run(name: str, event: str = "push", group: dict[str, str] | None = None, **says: str):
         tools.begin(**says)
         told = []
+        if event == "by hand":
+            told += ["--input", "environment=production"]
         for key, value in (group or {}).items():
             told += ["--var" if key in VARIABLES else "--secret", f"{key}={value}"]
         done = subprocess.run(
-            [*command, event.replace(" ", "_"), "-W", f".github/workflows/{name}.yml", *told],
+            [*command, EVENTS.get(event, event), "-W", f".github/workflows/{name}.yml", *told],
             cwd=project, env=tools.own, capture_output=True, text=True, timeout=120,
         )  # fmt: skip
         return Ran(not done.returncode, tools.calls(), done.stdout + done.stderr)
@@ -108,9 +115,12 @@ def gitlab(template: Path, home: Path, registry: str = "mlflow") -> Runner:
         told = dict(group or {})
         if event == "schedule":
             told["SCHEDULE"] = name
+        if event == "by hand":
+            told["ROLLBACK"] = "production"
         if event == "pull request":
             told["CI_PIPELINE_SOURCE"] = "merge_request_event"
-        command = [*runner, *(["--manual", "production"] if manual else [])]
+        started = ("production", "rollback-production") if manual else ()
+        command = [*runner, *(word for job in started for word in ("--manual", job))]
         command += ["--unset-variable", "CI_COMMIT_BRANCH"] if event == "pull request" else []
         command += [word for k, v in told.items() for word in ("--variable", f"{k}={v}")]
         done = subprocess.run(
@@ -151,6 +161,7 @@ class Run:
     def evaluate(self, text: str, variables: dict[str, str], good: bool) -> Any:
         return expression(
             text, variables=variables, jobs=self.jobs, succeeded=lambda: good,
+            results=self.results,
             stages={name: Empty(self.stages.get(name, {})) for name in self.results},
         )  # fmt: skip
 
@@ -215,7 +226,12 @@ def azure(template: Path, home: Path, registry: str = "mlflow") -> Callable[...,
     project = copy(template, home / "it", ci="azure", model_registry=registry)
     commit(project)
     tools = Tools(home, project)
-    reasons = {"push": "IndividualCI", "pull request": "PullRequest", "schedule": "Schedule"}
+    reasons = {
+        "push": "IndividualCI",
+        "pull request": "PullRequest",
+        "schedule": "Schedule",
+        "by hand": "Manual",
+    }
 
     def run(name: str, event: str = "push", group: dict[str, str] | None = None, **says: str):
         tools.begin(**says)

@@ -1,24 +1,33 @@
 """What of the pipelines lies outside the files: made, read back, and asked before a promotion.
 
-usage: ci.py setup | check | promote ENVIRONMENT
+usage: ci.py setup | check | promote ENVIRONMENT | deploy ENVIRONMENT | rollback ENVIRONMENT
 """
 
+import base64
 import os
 import re
+import signal
 import subprocess
 import sys
+import tempfile
 import tomllib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import deployment
 import provider as _provider
 import registry
 from client import Failed, Provider, Stop
 
 provider: Provider = _provider
 SETTINGS = Path("settings.toml")
+DEPLOYED = ("staging", "production")
+"""The environments that the pipelines promote to, and deploy."""
+FILES = {f"{deployment.FILE}_{name.upper()}": name for name in DEPLOYED}
+"""The secrets that hold a file in base64; `make ci-setup` is told its path."""
 VARIABLES = {
     registry.SWITCH: "without it nothing is registered, watched or promoted",
     **registry.VARIABLES,
@@ -27,6 +36,10 @@ VARIABLES = {
     "AWS_DEFAULT_REGION": "the region of an object store",
     "AWS_ENDPOINT_URL": "an object store that is not Amazon's",
     "RUNNER": "your own runners",
+    **{
+        f"DEPLOY_{name.upper()}": f"without it {name} is not deployed; {deployment.TARGET}"
+        for name in DEPLOYED
+    },
 }
 STORE = {
     "AWS_ACCESS_KEY_ID": "the login of an object store that speaks S3",
@@ -40,9 +53,13 @@ SECRETS = {
     **{name: "one login of the registry" for login in registry.LOGINS for name in sorted(login)},
     **STORE,
     **provider.TOKENS,
+    **dict.fromkeys(FILES, f"{deployment.CONTENT}; say the path of the file"),
 }
 
-OPTIONAL = {*VARIABLES, *STORE, "EVENTS_WEBHOOK", "EVENTS_SECRET"} - {registry.SWITCH}
+OPTIONAL = {*VARIABLES, *STORE, "EVENTS_WEBHOOK", "EVENTS_SECRET"} - {
+    registry.SWITCH,
+    *(f"DEPLOY_{name.upper()}" for name in DEPLOYED),
+}
 """Those that are listed only if they are set."""
 
 
@@ -76,15 +93,31 @@ def approval() -> str:
     return str(found)
 
 
+def encoded(name: str, path: str) -> str:
+    """The file in one line, as secrets can hold it."""
+    try:
+        return base64.b64encode(Path(path).expanduser().read_bytes()).decode()
+    except OSError as error:
+        raise Stop(f"{name}={path}: {error.strerror}; say the path of a file") from None
+
+
 def promises() -> Iterator[Promise]:
     """Everything, as the provider has it now."""
     known = provider.names()
+    deployed = [
+        name
+        for name in DEPLOYED
+        if f"DEPLOY_{name.upper()}" in known or os.environ.get(f"DEPLOY_{name.upper()}")
+    ]
     logged_in = any(login <= known for login in registry.LOGINS)
     for name, why in (VARIABLES | SECRETS).items():
         value = os.environ.get(name, "")
         optional = name in OPTIONAL
         optional |= logged_in and any(name in login for login in registry.LOGINS)
+        optional |= name in FILES and FILES[name] not in deployed
         if name in known or value or not optional:
+            if value and name in FILES:
+                value = encoded(name, value)
             put = provider.set_variable if name in VARIABLES else provider.set_secret
             make = partial(put, name, value) if value else None
             yield Promise(name, name in known, make, why, name == registry.SWITCH)
@@ -98,7 +131,7 @@ def promises() -> Iterator[Promise]:
             "default branch",
         )
     there = provider.environments()
-    for name in ("staging", "production"):
+    for name in (*DEPLOYED, *(f"deploy-{name}" for name in deployed)):
         yield Promise(f"environment {name}", name in there, partial(provider.create, name))
     if approval() == "none":
         yield Promise("production asks nobody, as gates.approval says", True)
@@ -146,26 +179,91 @@ def check() -> int:
     return bad
 
 
-def promote(environment: str) -> int:
-    """Promotes in the name of who approved this run; raises Stop where nobody had to, or did."""
-    if not os.environ.get(provider.RUN):
-        raise Stop("ci-promote is for pipelines; by hand: make promote ENV= BY=")
+def plain(name: str) -> str:
+    """A name without what a shell could read as more."""
+    return re.sub(r"[^\w@.+, -]", "_", name)
+
+
+def person(environment: str) -> str:
+    """Who approved this run; raises Stop where nobody had to, or did."""
     if approval() == "none":
         by = provider.starter()
     elif not provider.protected(environment):
         raise Stop(
-            f"{environment} is not promoted to: {provider.NAME} lets anything into the environment "
+            f"{environment} stays as it is: {provider.NAME} lets anything into the environment "
             "unasked; run `make ci-setup`, or set [gates] approval = 'none' in settings.toml"
         )
     else:
         by = provider.approver(environment)
         if not by:
-            raise Stop(f"{environment} is not promoted to: nobody approved this run there")
-    by = re.sub(r"[^\w@.+, -]", "_", by)
+            raise Stop(f"{environment} stays as it is: nobody approved this run there")
+    return plain(by)
+
+
+def in_pipeline(verb: str) -> None:
+    """Raises Stop anywhere else, where nobody approves."""
+    if not os.environ.get(provider.RUN):
+        raise Stop(f"ci-{verb} is for pipelines; by hand: make {verb} ENV= BY=")
+
+
+def call(verb: str, environment: str, *words: str, **more: str) -> int:
+    """Calls a verb of the project; returns its exit code."""
+    command = ["make", "--no-print-directory", verb, f"ENV={environment}", *words]
+    return subprocess.run(command, check=False, env=os.environ | more).returncode
+
+
+def promote(environment: str) -> int:
+    """Promotes in the name of who approved this run; raises Stop where nobody had to, or did."""
+    in_pipeline("promote")
     version = os.environ.get("VERSION", "")
-    command = ["make", "--no-print-directory", "promote", f"ENV={environment}"]
-    command += [f"VERSION={version}", f"BY={by}"]
-    return subprocess.run(command, check=False).returncode
+    return call("promote", environment, f"VERSION={version}", f"BY={person(environment)}")
+
+
+@contextmanager
+def login(environment: str) -> Iterator[dict[str, str]]:
+    """What leads the deployment to the secret's file, which is there, for this user, until the end.
+
+    Nothing where the secret is not set: then what the runner itself has counts.
+    """
+    name = f"{deployment.FILE}_{environment.upper()}"
+    try:
+        content = base64.b64decode(os.environ.get(name, ""), validate=True)
+    except ValueError:
+        raise Stop(f"{name} is not base64; set it by {name}=<path> make ci-setup") from None
+    if not content:
+        yield {}
+        return
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # a cancelled job leaves no file either
+    with tempfile.TemporaryDirectory() as folder:  # nobody else may look into it
+        file = Path(folder, "file")
+        file.write_bytes(content)
+        yield {deployment.PATH: str(file)}
+
+
+def deploy(environment: str) -> int:
+    """Deploys the environment, if a variable says where."""
+    variable, secret = (f"{n}_{environment.upper()}" for n in ("DEPLOY", deployment.FILE))
+    target = os.environ.get(variable)
+    if not target:
+        print(f"nothing is deployed to {environment}; the variable {variable} is not set")
+        return 0
+    with login(environment) as found:
+        # What lies on a machine by chance is not what was meant.
+        if not found and not os.environ.get(deployment.PATH):
+            raise Stop(
+                f"{environment} is not deployed: set the secret {secret} ({deployment.CONTENT}), "
+                f"or on the runner the variable {deployment.PATH}"
+            )
+        return call("deploy", environment, f"CONTEXT={target}", "YES=1", **found)
+
+
+def rollback(environment: str) -> int:
+    """Rolls back, as promote does; for another environment than production nobody is asked."""
+    in_pipeline("rollback")
+    by = person(environment) if environment == "production" else plain(provider.starter())
+    target = os.environ.get(f"DEPLOY_{environment.upper()}", "")
+    with login(environment) as found:
+        return call("rollback", environment, f"BY={by}", f"CONTEXT={target}", "YES=1", **found)
 
 
 def main(*words: str) -> int:
@@ -177,9 +275,13 @@ def main(*words: str) -> int:
             return check()
         case ("promote", environment) if environment:
             return promote(environment)
-        case ("promote", *_):
-            raise Stop("say which environment: make ci-promote ENV=production")
-    raise Stop("use setup, check, or promote ENVIRONMENT")
+        case ("deploy", environment) if environment in DEPLOYED:
+            return deploy(environment)
+        case ("rollback", environment) if environment in DEPLOYED:
+            return rollback(environment)
+        case ("promote" | "deploy" | "rollback" as verb, *_):
+            raise Stop(f"say which environment: make ci-{verb} ENV=production")
+    raise Stop("use setup, check, or promote, deploy or rollback ENVIRONMENT")
 
 
 if __name__ == "__main__":

@@ -10,8 +10,8 @@ from urllib.parse import unquote
 from client import Client, Failed, Stop, git
 
 NAME = "Azure DevOps"
-PIPELINES: tuple[str, ...] = ("ci", "cycle", "update")
-FILES = {"ci": "azure-pipelines.yml", "cycle": ".azure/cycle.yml", "update": ".azure/update.yml"}
+PIPELINES: tuple[str, ...] = ("ci", "cycle", "update", "rollback")
+FILES = {"ci": "azure-pipelines.yml"} | {n: f".azure/{n}.yml" for n in PIPELINES[1:]}
 BRANCH = "main"
 RUN = "BUILD_BUILDID"
 USER = "ciclo"
@@ -19,6 +19,7 @@ TOKENS = {"UPDATE_TOKEN": "pushes updates, where the build service may not contr
 GROUP = "ciclo"
 """The variable group that the pipelines read."""
 APPROVAL = {"id": "8c6f20a7-a545-4486-9777-f762fafe0d4d", "name": "Approval"}
+LOCK = {"id": "2ef31ad6-baa0-403a-8b45-2cbc9b4e5563", "name": "ExclusiveLock"}
 ORIGIN = re.compile(
     r"(?:https://(?:[^@/]+@)?dev\.azure\.com/|git@ssh\.dev\.azure\.com:v3/)"
     r"(?P<org>[^/]+)/(?:(?!_git/)(?P<project>[^/]+)/)?(?:_git/)?(?P<repository>[^/]+)$"
@@ -104,7 +105,17 @@ def environments() -> set[str]:
 
 
 def create(environment: str) -> None:
+    """With the lock that `lockBehavior` in the pipelines relies on."""
     api("distributedtask", "environments", body={"name": environment})
+    _check(environment, LOCK, {})
+
+
+def _check(environment: str, kind: dict[str, str], settings: dict[str, Any]) -> None:
+    """Adds a check to an environment; it waits up to 30 days."""
+    number = str(_environments()[environment])
+    resource = {"type": "environment", "id": number, "name": environment}
+    check = {"type": kind, "settings": settings, "resource": resource, "timeout": 43200}
+    api("pipelinesChecks", "configurations", body=check)
 
 
 def protected(environment: str) -> bool:
@@ -122,24 +133,15 @@ def protect(environment: str, reviewers: list[str]) -> None:
     if not people:
         me = ("--area", "Location", "--resource", "ConnectionData", "--api-version", "5.0-preview")
         people.append(_az("devops", "invoke", *me)["authenticatedUser"]["id"])
-    check = {
-        "type": APPROVAL,
-        "settings": {
-            "approvers": [{"id": person} for person in people],
-            "minRequiredApprovers": 1,
-            "executionOrder": 1,
-            "requesterCannotBeApprover": False,
-            "blockedApprovers": [],
-            "instructions": "Promote this version?",
-        },
-        "resource": {
-            "type": "environment",
-            "id": str(_environments()[environment]),
-            "name": environment,
-        },
-        "timeout": 43200,
+    settings = {
+        "approvers": [{"id": person} for person in people],
+        "minRequiredApprovers": 1,
+        "executionOrder": 1,
+        "requesterCannotBeApprover": False,
+        "blockedApprovers": [],
+        "instructions": "Let this run change the environment?",
     }
-    api("pipelinesChecks", "configurations", body=check)
+    _check(environment, APPROVAL, settings)
 
 
 def _pipeline(name: str) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 from client import Client, Failed
 
 NAME = "GitHub"
-PIPELINES: tuple[str, ...] = ("ci", "cycle", "update")
+PIPELINES: tuple[str, ...] = ("ci", "cycle", "update", "rollback")
 BRANCH = "main"
 RUN = "GITHUB_RUN_ID"
 USER = "x-access-token"
