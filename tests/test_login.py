@@ -264,7 +264,7 @@ case "$*" in
 "tag "*) [ "$2" != gone:tried ] || {{ echo "no such image" >&2; exit 1; }} ;;
 "push --quiet --digestfile "*) echo sha256:1 >"$4" ;;
 "push --quiet "*) ;;
-"image inspect"*) echo '["other/serve@sha256:0", "r.example:5/team/serve@sha256:1", "r.example:5/team/job@sha256:1"]' ;;
+"image inspect"*) echo '["o/serve@sha256:0", "{team}/serve@sha256:1", "{team}/job@sha256:1"]' ;;
 *) exit 9 ;;
 esac
 """
@@ -273,7 +273,7 @@ esac
 @pytest.mark.parametrize("option", ["--digestfile", ""], ids=["podman", "docker"])
 def test_the_digests_that_were_pushed_are_written_down(option, tmp_path):
     engine = tmp_path / "engine"
-    engine.write_text(ENGINE.format(option=option))
+    engine.write_text(ENGINE.format(option=option, team="r.example:5/team"))
     engine.chmod(0o755)
     (tmp_path / "build/model").mkdir(parents=True)
     (tmp_path / "build/model/current").write_text("3")

@@ -1,5 +1,6 @@
 """What commands do to a person's files, and say when they cannot."""
 
+import json
 import os
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from flight_delays import cycle
+from flight_delays.bundle import digest_of
 from flight_delays.cli import common, doctor, lifecycle, serving
 from flight_delays.errors import UserError
 
@@ -58,7 +60,7 @@ def test_images_are_noted_on_the_version_that_they_hold(trained: Path) -> None:
     serving.pushed(Path("build/model"))
     serving.image("test")
     told = json.loads(Path("reports/image.json").read_text())
-    digest = bundle.load(Path("build/model/1")).digest
+    digest = digest_of(Path("build/model/1"))
     assert told == {
         "environment": "test", "version": "1", "bundle": digest,
         "model": "r/serve@y", "job": "r/job@x",
