@@ -256,3 +256,40 @@ def test_images_are_pushed_where_the_answer_says(registry, own, to, template, tm
     assert (done.returncode != 0, f"pushed {to}" in done.stdout) == (True, False)
     done = push(0, "REGISTRY=")
     assert (done.returncode, "nothing is pushed" in done.stdout) == (0, True)
+
+
+ENGINE = """#!/bin/sh
+case "$*" in
+"push --help") echo "{option}" ;;
+"tag "*) [ "$2" != gone:tried ] || {{ echo "no such image" >&2; exit 1; }} ;;
+"push --quiet --digestfile "*) echo sha256:1 >"$4" ;;
+"push --quiet "*) ;;
+"image inspect"*) echo '["o/serve@sha256:0", "{team}/serve@sha256:1", "{team}/job@sha256:1"]' ;;
+*) exit 9 ;;
+esac
+"""
+
+
+@pytest.mark.parametrize("option", ["--digestfile", ""], ids=["podman", "docker"])
+def test_the_digests_that_were_pushed_are_written_down(option, tmp_path):
+    engine = tmp_path / "engine"
+    engine.write_text(ENGINE.format(option=option, team="r.example:5/team"))
+    engine.chmod(0o755)
+    (tmp_path / "build/model").mkdir(parents=True)
+    (tmp_path / "build/model/current").write_text("3")
+
+    def push(image: str) -> subprocess.CompletedProcess[str]:
+        script = str(ROOT / "template/scripts/push.py")
+        command = [sys.executable, script, str(engine), "r.example:5/team", image, "tried"]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+
+    done = push("flights")
+    assert done.returncode == 0, done.stderr
+    assert "pushed r.example:5/team/serve:tried-v3" in done.stdout
+    assert json.loads((tmp_path / "reports/push.json").read_text()) == {
+        "serve": "r.example:5/team/serve@sha256:1", "job": "r.example:5/team/job@sha256:1",
+        "model": "r.example:5/team/serve@sha256:1",
+    }  # fmt: skip
+    failed = push("gone")
+    assert failed.returncode == 1
+    assert failed.stderr.endswith("failed: no such image\n")

@@ -1,5 +1,6 @@
 """What commands do to a person's files, and say when they cannot."""
 
+import json
 import os
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from flight_delays import cycle
+from flight_delays.bundle import digest_of
 from flight_delays.cli import common, doctor, lifecycle, serving
 from flight_delays.errors import UserError
 
@@ -46,6 +48,29 @@ def test_the_bundle_of_what_was_trained_here_is_that_whatever_test_holds(
         serving.bundle(version=version)
         assert Path("build/bundle/current").read_text() == expected
         assert len([*Path("build/bundle").iterdir()]) == 2
+
+
+def test_images_are_noted_on_the_version_that_they_hold(trained: Path) -> None:
+    with pytest.raises(UserError, match=r"test holds version 1, of which no image was pushed"):
+        serving.image("test")
+    serving.bundle("test", Path("build/model"))
+    common.write_report(
+        "push", {"serve": "r/serve@sha256:0", "job": "r/job@x", "model": "r/serve@y"}
+    )
+    serving.pushed(Path("build/model"))
+    serving.image("test")
+    told = json.loads(Path("reports/image.json").read_text())
+    digest = digest_of(Path("build/model/1"))
+    assert told == {
+        "environment": "test", "version": "1", "bundle": digest,
+        "model": "r/serve@y", "job": "r/job@x",
+    }  # fmt: skip
+    manifest = Path("build/model/1/manifest.json")
+    manifest.write_text(manifest.read_text().replace('"format"', ' "format"', 1))
+    with pytest.raises(UserError, match=r"the image holds another version 1 \("):
+        serving.pushed(Path("build/model"))
+    Path("build/model/1").rename("build/model/7")
+    serving.pushed(Path("build/model"))  # of another registry: nothing to note it on
 
 
 def test_what_cannot_be_written_is_one_line(trained: Path) -> None:
