@@ -336,11 +336,11 @@ def test_compose_goes_from_nothing_round_the_cycle(engine, disk):
 def bucket(folder: Path) -> Iterator[str]:
     """The address of an empty bucket in a store that speaks S3, which containers reach too."""
     home, port = folder / "store", free_port()
-    for command in (["venv", home], ["pip", "install", "--python", home, OBJECT_STORE]):
+    for command in (["venv", str(home)], ["pip", "install", "--python", str(home), OBJECT_STORE]):
         subprocess.run(["uv", *command], check=True, capture_output=True)
     gateway = "{{(index .IPAM.Config 0).Gateway}}"
     host = docker("network", "inspect", "bridge", "--format", gateway)
-    serves = [home / "bin/python", "-m", "moto.server", "--host", host, "--port", str(port)]
+    serves = [str(home / "bin/python"), "-m", "moto.server", "--host", host, "--port", str(port)]
     store = subprocess.Popen(serves, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         made = urllib.request.Request(f"http://{host}:{port}/bucket", method="PUT")

@@ -5,7 +5,9 @@ import re
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -305,14 +307,16 @@ def mark(project: Path) -> dict[str, str]:
     return marks
 
 
-def as_released(project: Path, tag: str) -> None:
-    """What `make update` of a release does before it locks and checks, and how it ends."""
+def as_released(project: Path, tag: str) -> dict[str, Any]:
+    """What `make update` of a release does before it locks and checks; returns its report."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(project)
         if tag == "v0.0.1":
             script("update").copier.run_update(".", defaults=True, overwrite=True, quiet=True)
-        else:
+            return {}
+        with suppress(SystemExit):  # of the newer version's script, if that is another
             script("update", project / "scripts").main()
+        return dict(json.loads(Path("reports/update.json").read_text()))
 
 
 OTHER = {"problem": "regression", "env_manager": "pip", "serving_format": "skops"}
@@ -341,13 +345,14 @@ def test_no_edit_of_any_file_of_a_release_is_lost(tag, way, answers, releases, t
     project = copy(releases, tmp_path / "project", tag, **answers)
     marks = mark(project)
     commit(project)
-    if way != "the newer script":
-        as_released(project, tag)
-    if way == "its own script, committed":
+    report = as_released(project, tag) if way != "the newer script" else {}
+    knew_moves = "moved" in report
+    if way == "its own script, committed" and not knew_moves:
         commit(project)
         (taken_back,) = re.findall("`git (reset --soft .*?)`", PAGE)
         git(project, *taken_back.split())
-    report = make_update(project)
+    if not knew_moves:
+        report = make_update(project)
     assert (report["from"], report["to"]) == (tag, "v9.0.0")
     fresh, shown = files(copy(releases, tmp_path / "fresh", **answers)), status(project)
     assert {*report["conflicts"], *report["kept"]} == {

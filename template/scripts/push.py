@@ -35,7 +35,10 @@ def push(engine: str, image: str, to: str) -> str:
             return f"{repository}@{digest.read_text().strip()}"
     run(engine, "push", "--quiet", to)
     known = run(engine, "image", "inspect", "--format", "{{json .RepoDigests}}", to)
-    return next(name for name in json.loads(known) if name.startswith(f"{repository}@"))
+    for name in json.loads(known):
+        if name.startswith(f"{repository}@"):
+            return str(name)
+    sys.exit(f"error: {engine} does not know the digest of {to}, which it pushed")
 
 
 def main(engine: str, remote: str, image: str, tag: str) -> None:

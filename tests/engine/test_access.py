@@ -14,7 +14,7 @@ from fastapi.testclient import TestClient
 
 from flight_delays.errors import UserError
 from flight_delays.serving import run
-from flight_delays.serving.access import OPEN, SCOPES, access
+from flight_delays.serving.access.tokens import OPEN, SCOPES, access
 from flight_delays.settings import Serving, load
 
 TOKENS = {scope: f"a-token-to-{scope}-0123456789" for scope in SCOPES}

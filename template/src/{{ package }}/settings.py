@@ -170,7 +170,7 @@ class Serving(Section):
     """How long a connection that nobody uses stays open: longer than clients and proxies keep it,
     or one of them sends a request just as it is closed."""
     tokens_file: Stripped = ""
-    """A file of tokens; who has none is refused then (see serving/access.py). The variable
+    """A file of tokens; who has none is refused then (see serving/access/tokens.py). The variable
     SERVING_TOKENS may hold them instead. With neither, everyone may ask everything."""
     root_path: RootPath = ""
     """The prefix behind which a proxy shows this server, such as /model, whether the proxy cuts it

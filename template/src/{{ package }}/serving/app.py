@@ -16,7 +16,7 @@ from fastapi_offline import FastAPIOffline
 from starlette.routing import Match
 
 from ..settings import Settings
-from .access import access, describe
+from .access.tokens import access, describe
 from .journal.queue import Writer
 from .journal.store import Journal
 from .live import Live

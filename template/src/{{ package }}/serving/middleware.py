@@ -11,7 +11,7 @@ from time import perf_counter, time_ns
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from .access import Access
+from .access.tokens import Access
 from .logs import REQUEST
 from .metrics import Metrics
 

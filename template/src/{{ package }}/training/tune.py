@@ -6,6 +6,7 @@ A trial is written to var/tune/ when it is done, so a search that was stopped go
 """
 
 import hashlib
+import inspect
 import json
 import re
 import time
@@ -106,15 +107,20 @@ def toml(settings: Settings) -> str:
 
 def _in_force(train: Train) -> dict[str, Any]:
     """The value of each parameter of SEARCH as it is; raises UserError if there is none such."""
+    space = _space()
+    model = built(1, 0, train.seed, train.parameters)
+    require(model, space, "project/model.py: SEARCH")
+    known = model.get_params()
+    return {name: v if isinstance(v := known[name], PLAIN) else str(v) for name in space}
+
+
+def _space() -> dict[str, Any]:
     space = getattr(project, "SEARCH", None)
     if not isinstance(space, dict) or not space:
         raise UserError(
             f"project/model.py: SEARCH does not say which parameters to try; add it, {HOW}"
         )
-    model = built(1, 0, train.seed, train.parameters)
-    require(model, space, "project/model.py: SEARCH")
-    known = model.get_params()
-    return {name: v if isinstance(v := known[name], PLAIN) else str(v) for name in space}
+    return space
 
 
 def _candidates(in_force: dict[str, Any], seed: int) -> Iterator[dict[str, Any]]:
@@ -128,7 +134,7 @@ def _candidates(in_force: dict[str, Any], seed: int) -> Iterator[dict[str, Any]]
     for number in count():
         try:
             (drawn,) = ParameterSampler(
-                project.SEARCH, 1, random_state=np.random.RandomState([seed, number])
+                _space(), 1, random_state=np.random.RandomState([seed, number])
             )
         except (TypeError, ValueError) as error:
             raise UserError(f"project/model.py: SEARCH: {reason(error)}") from None
@@ -154,7 +160,7 @@ def _plain(name: str, value: Any) -> Any:
 
 def _digest(train: Train, snapshot: Snapshot) -> str:
     """Names what a trial depends on beside its parameters."""
-    code = [sha256(path) for path in sorted(Path(str(project.__file__)).parent.glob("*.py"))]
+    code = [sha256(path) for path in sorted(Path(inspect.getfile(project)).parent.glob("*.py"))]
     what = [snapshot.fingerprint, train.model_dump(mode="json"), lock(), *code]
     return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
 

@@ -19,8 +19,8 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from ..errors import UserError
-from ..settings import Serving
+from ...errors import UserError
+from ...settings import Serving
 
 SCOPES = ("predict", "label", "erase", "metrics")
 OPEN = {"/", "/healthz", "/readyz", "/version", "/docs", "/docs/oauth2-redirect", "/openapi.json"}
