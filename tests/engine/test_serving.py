@@ -804,9 +804,10 @@ def test_an_idle_connection_outlives_the_waits_of_clients(
 
     monkeypatch.setattr(running.uvicorn, "Server", Server)
     monkeypatch.setattr(running.logs, "configure", lambda level: None)
-    running.run(bundles, load_settings(journal={"url": ""}), Mock())
+    listener = Mock(getsockname=lambda: ("127.0.0.1", 8000))
+    running.run(bundles, load_settings(journal={"url": ""}), listener)
     running.run(
-        bundles, load_settings(journal={"url": ""}, serving={"keep_alive_seconds": 9}), Mock()
+        bundles, load_settings(journal={"url": ""}, serving={"keep_alive_seconds": 9}), listener
     )
     assert [config.timeout_keep_alive for config in configs] == [75, 9]
 

@@ -4,13 +4,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import numpy as np
 import pandas as pd
 from scipy.stats import rankdata
 
 from ..registry.base import Trial
-from .evaluate import plt
 from .metric import MAIN
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt  # the backend must be chosen first
 
 
 def shares(trials: Sequence[Trial]) -> dict[str, float]:
