@@ -104,3 +104,18 @@ def test_each_other_registry_passes_the_ports_test(tmp_path):
         passes(run(made.folder, python, "mypy", "--implicit-reexport"))
         passes(run(made.folder, python, "ruff", "check"))
         passes(run(made.folder, python, "ruff", "format", "--check"))
+
+
+@pytest.mark.heavy(2)
+@pytest.mark.full
+def test_scores_on_dask_and_ray(engine, tmp_path):
+    """In an environment that has them, as `make lock ENGINES='dask ray'` makes it."""
+    made = project(tmp_path / "it", env_manager="uv", ci="none")
+    made.run("make lock ENGINES='dask ray'")
+    assert "\nray==" in (made.folder / "locks" / "job.txt").read_text()
+    assert "\nray==" not in (engine.folder / "locks" / "job.txt").read_text()
+    made.run("make setup")
+    python = with_tests(made.folder) / ".venv/bin/python"
+    done = run(made.folder, python, "pytest", "-rs", "tests/engine/test_workers.py")
+    passes(done)
+    assert "is not installed" not in done.stdout

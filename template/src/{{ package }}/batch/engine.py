@@ -60,44 +60,45 @@ def each(
     ends or is closed (contextlib.closing), and no longer than some `seconds`. Raises the UserError
     that `work` raises, or one that says why the engine cannot go on.
     """
+    if settings.name == "local" and settings.address:
+        raise UserError(f"engine.address = {settings.address}: set engine.name to dask or ray, too")
     items = iter(items)
     first = list(islice(items, 2))
     alone = settings.name == "local" and (len(first) < 2 or _processors(settings) == 1)
-    if settings.name == "local" and settings.address:
-        raise UserError(f"engine.address = {settings.address}: set engine.name to dask or ray, too")
+    todo = ((key, item, 1) for key, item in chain(first, items))
     end = None if seconds is None else time.monotonic() + seconds
     under_way: dict[Future[Any], tuple[Key, Item, int]] = {}
     with (_here if alone else _STARTED[settings.name])(settings, shared) as workers:
-        todo = ((key, item, 1) for key, item in chain(first, items))
-        while end is None or time.monotonic() < end:
-            room = max(0, workers.capacity() - len(under_way))
-            for key, item, tries in islice(todo, room):
-                under_way[workers.submit(work, item)] = key, item, tries
-            if not under_way:
-                return
-            left = None if end is None else max(0.0, end - time.monotonic())
-            for future in wait(under_way, left, FIRST_COMPLETED).done:
-                key, item, tries = under_way.pop(future)
-                try:
-                    result = future.result()
-                except workers.broken as error:
-                    if tries == TRIES:
-                        raise UserError(
-                            f"engine {settings.name}: the processes that had part {key} were "
-                            f"killed, {TRIES} times; is there too little memory? Set "
-                            "engine.workers lower"
-                        ) from error
-                    under_way[workers.submit(work, item)] = key, item, tries + 1
-                    continue
-                except workers.gone as error:
-                    raise UserError(
-                        f"engine {settings.name}: part {key} was not done: {reason(error)}; what "
-                        "is done is kept: see that its workers run, in the same environment as "
-                        "here and with memory enough, then run it again"
-                    ) from error
-                if isinstance(result, UserError):
-                    raise result
-                yield key, result
+        try:
+            while end is None or time.monotonic() < end:
+                room = max(0, workers.capacity() - len(under_way))
+                for key, item, tries in islice(todo, room):
+                    under_way[workers.submit(work, item)] = key, item, tries
+                if not under_way:
+                    return
+                left = None if end is None else max(0.0, end - time.monotonic())
+                for future in wait(under_way, left, FIRST_COMPLETED).done:
+                    key, item, tries = under_way.pop(future)
+                    try:
+                        result = future.result()
+                    except workers.broken as error:
+                        if tries == TRIES:
+                            raise UserError(
+                                f"engine {settings.name}: the processes that had part {key} were "
+                                f"killed, {TRIES} times; is there too little memory? Set "
+                                "engine.workers lower"
+                            ) from error
+                        under_way[workers.submit(work, item)] = key, item, tries + 1
+                        continue
+                    if isinstance(result, UserError):
+                        raise result
+                    yield key, result
+        except workers.gone as error:
+            raise UserError(
+                f"engine {settings.name}: {reason(getattr(error, 'cause', None) or error)}; what "
+                "is done is kept: see that its workers run, with memory enough and the same "
+                "packages as here, then run it again"
+            ) from error
 
 
 def _done(work: Callable[[Any, Any], Any], shared: Any, item: Any) -> Any:
@@ -188,7 +189,7 @@ def _dask(settings: Engine, shared: Any) -> Iterator[_Workers]:
         yield _Workers(
             lambda: 2 * max(1, sum(client.nthreads().values())),
             lambda work, item: executor.submit(_done_there, work, there, item),
-            gone=(KilledWorker, CommClosedError, CancelledError, OSError),
+            gone=(KilledWorker, CommClosedError, CancelledError, OSError, RuntimeError),
         )
     finally:
         client.close()

@@ -104,7 +104,7 @@ def score(
                 yield (path, len(part)), (part, start)
 
     _OPENED[bundle.digest] = bundle
-    shared = _Scoring(bundle.version, bundle.digest, packed(bundle), uri, job)
+    shared = _Scoring(bundle.version, bundle.digest, packed(bundle), shown(uri), job)
     results = engines.each(engine or Engine(workers=1), _score_one, shared, missing())
     with progress("rows", count(uri)) as advance, closing(results):
         for (path, rows), found in results:
