@@ -95,10 +95,17 @@ def each(
                     yield key, result
         except workers.gone as error:
             raise UserError(
-                f"engine {settings.name}: {reason(getattr(error, 'cause', None) or error)}; what "
-                "is done is kept: see that its workers run, with memory enough and the same "
+                f"engine {settings.name}: {_why(error)}; what is "
+                "done is kept: see that its workers run, with memory enough and the same "
                 "packages as here, then run it again"
             ) from error
+
+
+def _why(error: BaseException) -> str:
+    """What an engine says, or rather what it says that it is from."""
+    if isinstance(error, CancelledError):
+        return "its scheduler is gone"
+    return reason(getattr(error, "cause", None) or error.__cause__ or error)
 
 
 def _done(work: Callable[[Any, Any], Any], shared: Any, item: Any) -> Any:
@@ -172,7 +179,8 @@ def _dask(settings: Engine, shared: Any) -> Iterator[_Workers]:
     with _needed(settings):
         from distributed import Client, KilledWorker, LocalCluster
         from distributed.comm import CommClosedError
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what matters is raised
+    for name in ("distributed", "tornado", "asyncio"):  # what matters is raised
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     with _reached(settings):
         cluster: Any = settings.address or LocalCluster(
             n_workers=_processors(settings),
