@@ -1,11 +1,8 @@
 """Judges a model on held-out rows: metrics, pictures and the model card."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 import pandas as pd
 
@@ -14,9 +11,7 @@ from ..project.features import TIME
 from ..project.metrics import METRICS
 from ..project.target import TARGET
 from .metric import MAIN
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt  # the backend must be chosen first
+from .pictures import panels
 
 SPANS = {"M": "month", "W-SUN": "week", "D": "day"}
 
@@ -38,23 +33,25 @@ def figures(
     from sklearn.calibration import calibration_curve
     from sklearn.metrics import RocCurveDisplay
 
-    to.mkdir(parents=True, exist_ok=True)
     if classes is None:
         error = np.abs(actual - predicted)
-        with _axes(to / "residuals.png", (6, 4), title="Residuals") as axes:
+        with panels(to / "residuals.png", (6, 4)) as (axes,):
+            axes.set_title("Residuals")
             axes.scatter(predicted, actual - predicted, s=4, alpha=0.3)
             axes.axhline(0, color="grey", linestyle=":")
             axes.set(xlabel=f"predicted {TARGET}", ylabel="actual - predicted")
     else:
         error = (predicted.argmax(axis=1) != actual).astype(float)
         drawn = list(enumerate(classes))[-1 if len(classes) == 2 else 0 :]
-        with _axes(to / "roc.png", (5, 5), title=f"ROC of {TARGET}") as axes:
+        with panels(to / "roc.png", (5, 5)) as (axes,):
+            axes.set_title(f"ROC of {TARGET}")
             for i, c in drawn:
                 own = actual == i
                 if 0 < own.sum() < len(actual):
                     RocCurveDisplay.from_predictions(own, predicted[:, i], name=str(c), ax=axes)
             axes.plot([0, 1], [0, 1], color="grey", linestyle=":")
-        with _axes(to / "calibration.png", (5, 5), title="Calibration") as axes:
+        with panels(to / "calibration.png", (5, 5)) as (axes,):
+            axes.set_title("Calibration")
             for i, c in drawn:
                 seen, said = calibration_curve(
                     actual == i, predicted[:, i], n_bins=10, strategy="quantile"
@@ -65,22 +62,12 @@ def figures(
             axes.legend()
     label, groups = _spans(frame)
     mean = pd.Series(error).groupby(groups).agg(["mean", "sem"])
-    with _axes(to / "error_over_time.png", (6, 4), title="Error over time") as axes:
+    with panels(to / "error_over_time.png", (6, 4)) as (axes,):
+        axes.set_title("Error over time")
         x = [str(group) for group in mean.index]
         axes.bar(x, mean["mean"], yerr=1.96 * mean["sem"].fillna(0), capsize=4)
         axes.set(xlabel=label, ylabel="mean error on the hold-out")
         axes.tick_params(axis="x", rotation=45 if len(x) > 4 else 0)
-
-
-@contextmanager
-def _axes(path: Path, size: tuple[float, float], title: str) -> Iterator[Any]:
-    """Axes to draw in; what is drawn is saved as `path`."""
-    figure, axes = plt.subplots(figsize=size)
-    yield axes
-    axes.set_title(title)
-    figure.tight_layout()
-    figure.savefig(path, dpi=120, metadata={"Software": None})
-    plt.close(figure)
 
 
 def _spans(frame: pd.DataFrame) -> tuple[str, np.ndarray]:

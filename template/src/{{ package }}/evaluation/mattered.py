@@ -4,16 +4,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 import pandas as pd
 from scipy.stats import rankdata
 
 from ..registry.base import Trial
 from .metric import MAIN
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt  # the backend must be chosen first
+from .pictures import panels
 
 
 def shares(trials: Sequence[Trial]) -> dict[str, float]:
@@ -31,18 +28,13 @@ def shares(trials: Sequence[Trial]) -> dict[str, float]:
 def draw(trials: Sequence[Trial], to: Path) -> None:
     """Draws the main metric of each trial against each parameter, into a PNG file."""
     worked, found = [trial for trial in trials if trial.metrics], shares(trials)
-    size = (1 + 3 * len(found), 3.5)
-    figure, (panels,) = plt.subplots(1, len(found), figsize=size, sharey=True, squeeze=False)
-    for panel, (name, share) in zip(panels, found.items(), strict=True):
-        values = [trial.parameters[name] for trial in worked]
-        at = values if _numeric(values) else [str(value) for value in values]
-        panel.scatter(at, [trial.metrics[MAIN] for trial in worked])
-        panel.set(title=f"explains {share:.0%}", xlabel=name.rpartition("__")[2])
-    panels[0].set_ylabel(MAIN)
-    figure.tight_layout()
-    to.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(to, dpi=120, metadata={"Software": None})
-    plt.close(figure)
+    with panels(to, (1 + 3 * len(found), 3.5), len(found)) as row:
+        for axes, (name, share) in zip(row, found.items(), strict=True):
+            values = [trial.parameters[name] for trial in worked]
+            at = values if _numeric(values) else [str(value) for value in values]
+            axes.scatter(at, [trial.metrics[MAIN] for trial in worked])
+            axes.set(title=f"explains {share:.0%}", xlabel=name.rpartition("__")[2])
+        row[0].set_ylabel(MAIN)
 
 
 def _share(name: str, trials: Sequence[Trial]) -> float:
