@@ -26,6 +26,8 @@ provider: Provider = _provider
 SETTINGS = Path("settings.toml")
 DEPLOYED = ("staging", "production")
 """The environments that the pipelines promote to, and deploy."""
+TARGETS = {f"DEPLOY_{name.upper()}": name for name in DEPLOYED}
+"""The variables that say where."""
 FILES = {f"{deployment.FILE}_{name.upper()}": name for name in DEPLOYED}
 """The secrets that hold a file in base64; `make ci-setup` is told its path."""
 VARIABLES = {
@@ -37,8 +39,8 @@ VARIABLES = {
     "AWS_ENDPOINT_URL": "an object store that is not Amazon's",
     "RUNNER": "your own runners",
     **{
-        f"DEPLOY_{name.upper()}": f"without it {name} is not deployed; {deployment.TARGET}"
-        for name in DEPLOYED
+        variable: f"without it {name} is not deployed; {deployment.TARGET}"
+        for variable, name in TARGETS.items()
     },
 }
 STORE = {
@@ -56,10 +58,7 @@ SECRETS = {
     **dict.fromkeys(FILES, f"{deployment.CONTENT}; say the path of the file"),
 }
 
-OPTIONAL = {*VARIABLES, *STORE, "EVENTS_WEBHOOK", "EVENTS_SECRET"} - {
-    registry.SWITCH,
-    *(f"DEPLOY_{name.upper()}" for name in DEPLOYED),
-}
+OPTIONAL = {*VARIABLES, *STORE, "EVENTS_WEBHOOK", "EVENTS_SECRET"} - {registry.SWITCH, *TARGETS}
 """Those that are listed only if they are set."""
 
 
@@ -104,11 +103,7 @@ def encoded(name: str, path: str) -> str:
 def promises() -> Iterator[Promise]:
     """Everything, as the provider has it now."""
     known = provider.names()
-    deployed = [
-        name
-        for name in DEPLOYED
-        if f"DEPLOY_{name.upper()}" in known or os.environ.get(f"DEPLOY_{name.upper()}")
-    ]
+    deployed = [name for told, name in TARGETS.items() if told in known or os.environ.get(told)]
     logged_in = any(login <= known for login in registry.LOGINS)
     for name, why in (VARIABLES | SECRETS).items():
         value = os.environ.get(name, "")
