@@ -5,26 +5,18 @@ that must know its repositories needs another one, and they share their layers.
 """
 
 import json
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
+
+from login import Stop, run
 
 BAKED = Path("build/model/current")
 REPORT = Path("reports/push.json")
 
 
-def run(*command: str) -> str:
-    """What a command says; ends with its last line when it fails."""
-    done = subprocess.run(command, check=False, capture_output=True, text=True)
-    if done.returncode:
-        said = (done.stderr or done.stdout).strip().splitlines() or ["it said nothing"]
-        sys.exit(f"error: `{' '.join(command[:3])}` failed: {said[-1]}")
-    return done.stdout
-
-
 def push(engine: str, image: str, to: str) -> str:
-    """Pushes an image, and returns its reference by digest."""
+    """Pushes an image, and returns its reference by digest; raises Stop where that fails."""
     run(engine, "tag", image, to)
     repository = to.rpartition(":")[0]
     # What podman keeps is not compressed: only what it pushed has the digest that is pulled.
@@ -38,7 +30,7 @@ def push(engine: str, image: str, to: str) -> str:
     for name in json.loads(known):
         if name.startswith(f"{repository}@"):
             return str(name)
-    sys.exit(f"error: {engine} does not know the digest of {to}, which it pushed")
+    raise Stop(f"{engine} does not know the digest of {to}, which it pushed")
 
 
 def main(engine: str, remote: str, image: str, tag: str) -> None:
@@ -59,4 +51,7 @@ def main(engine: str, remote: str, image: str, tag: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    try:
+        main(*sys.argv[1:])
+    except Stop as stop:
+        sys.exit(f"error: {stop}")
