@@ -94,12 +94,11 @@ def partitions(uri: str, size: int | None) -> Iterator[pd.DataFrame]:
 def count(uri: str) -> int | None:
     """How many rows a source has, where that is known without reading it."""
     import pyarrow as pa
-    import pyarrow.dataset as ds
 
     if not Path(uri).exists() or not (Path(uri).is_dir() or uri.endswith((".parquet", ".pq"))):
         return None
     try:
-        return int(ds.dataset(uri, format="parquet", partitioning="hive").count_rows())
+        return int(_parts(uri).count_rows())
     except (OSError, pa.ArrowException):  # who reads it says what is wrong
         return None
 
@@ -140,13 +139,18 @@ def _frames(uri: str, size: int | None) -> Iterator[pd.DataFrame]:
             yield batch.to_pandas(types_mapper=types.get)
 
 
-def _batches(uri: str, size: int) -> Iterator[Any]:
+def _parts(uri: str) -> Any:
+    """The parts of one table: the Parquet files of a folder, or one file."""
     import pyarrow.dataset as ds
+
+    return ds.dataset(uri, format="parquet", partitioning="hive")
+
+
+def _batches(uri: str, size: int) -> Iterator[Any]:
     import pyarrow.parquet as pq
 
-    if Path(uri).is_dir():  # the parts of one table
-        parts = ds.dataset(uri, format="parquet", partitioning="hive")
-        batches = parts.to_batches(batch_size=size, batch_readahead=1, fragment_readahead=1)
+    if Path(uri).is_dir():
+        batches = _parts(uri).to_batches(batch_size=size, batch_readahead=1, fragment_readahead=1)
         yield from (batch for batch in batches if batch.num_rows)
         return
     # where an address is no path pandas asks for fsspec, too

@@ -130,12 +130,11 @@ def _candidates(in_force: dict[str, Any], seed: int) -> Iterator[dict[str, Any]]
     """
     from sklearn.model_selection import ParameterSampler
 
-    seen, misses = [in_force], 0
+    space, seen, misses = _space(), [in_force], 0
     for number in count():
         try:
-            (drawn,) = ParameterSampler(
-                _space(), 1, random_state=np.random.RandomState([seed, number])
-            )
+            random = np.random.RandomState([seed, number])
+            (drawn,) = ParameterSampler(space, 1, random_state=random)
         except (TypeError, ValueError) as error:
             raise UserError(f"project/model.py: SEARCH: {reason(error)}") from None
         drawn = {name: _plain(name, drawn[name]) for name in in_force}

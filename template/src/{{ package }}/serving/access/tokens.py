@@ -31,7 +31,7 @@ SHORTEST, LONGEST = 20, 1000
 VARIABLE = "SERVING_TOKENS"
 FORM = f"write TOKEN SCOPES [LAST-DAY], with scopes of {','.join(SCOPES)}"
 BEARER = b"bearer "
-ERROR = "#/components/schemas/ErrorResponse"
+ERROR = {"application/json": {"schema": {"$ref": "#/components/schemas/ErrorResponse"}}}
 
 
 @dataclass(frozen=True)
@@ -152,11 +152,11 @@ def describe(app: FastAPI) -> None:
             for method, operation in operations.items() if path not in OPEN else ():
                 scope = needed(method.upper(), path)
                 operation["security"] = [{"token": []}]
-                told = {401: "The token is missing, unknown or has expired."}
-                told[403] = f"The token lacks the scope `{scope}`."
-                content = {"application/json": {"schema": {"$ref": ERROR}}}
-                for status, why in told.items():
-                    operation["responses"][str(status)] = {"description": why, "content": content}
+                for status, why in (
+                    ("401", "The token is missing, unknown or has expired."),
+                    ("403", f"The token lacks the scope `{scope}`."),
+                ):
+                    operation["responses"][status] = {"description": why, "content": ERROR}
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]
