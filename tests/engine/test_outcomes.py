@@ -23,6 +23,7 @@ from flight_delays.settings import load
 from flight_delays.training import snapshots as data
 
 from ..helpers import write_records
+from .interrupted import interrupted_at
 
 pytestmark = pytest.mark.problem
 
@@ -141,19 +142,12 @@ def test_a_scoring_that_was_killed_keeps_each_row_once(
     with sqlite3.connect("rows.db") as db:
         sample.to_sql("rows", db, index=False)
     db.close()
-    real, calls = journal.insert_predictions, []
-
-    def stop_at_second(*arguments: Any) -> None:
-        calls.append(1)
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        real(*arguments)
-
+    insert, calls = interrupted_at(2, journal.insert_predictions)
     for source in ("rows.parquet", "sqlite:///rows.db#rows"):
         before, out = len(journal.rows()), f"{source.partition(':')[0]}.out.parquet"
         calls.clear()
         with monkeypatch.context() as patch:
-            patch.setattr(journal, "insert_predictions", stop_at_second)
+            patch.setattr(journal, "insert_predictions", insert)
             with pytest.raises(KeyboardInterrupt):
                 score.score(bundle, source, out, journal, "test")
         assert not Path(out).exists()

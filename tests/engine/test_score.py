@@ -14,6 +14,8 @@ from flight_delays.errors import UserError
 from flight_delays.project import data
 from flight_delays.training import snapshots
 
+from .interrupted import interrupted_at
+
 
 @pytest.fixture
 def bundle(trained: Path) -> Bundle:
@@ -56,15 +58,8 @@ def test_a_stopped_run_goes_on(
 ) -> None:
     size = len(sample) // 3 + 1
     monkeypatch.setattr(score, "PARTITION", size)
-    real, calls = score.scored, []
-
-    def stop_at_second(*arguments: Any) -> Any:
-        calls.append(1)
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        return real(*arguments)
-
-    monkeypatch.setattr(score, "scored", stop_at_second)
+    scored, calls = interrupted_at(2, score.scored)
+    monkeypatch.setattr(score, "scored", scored)
     with pytest.raises(KeyboardInterrupt):
         score.score(bundle, "rows.parquet", "out.parquet")
     assert not Path("out.parquet").exists()

@@ -21,6 +21,8 @@ from flight_delays.registry.store import connect
 from flight_delays.training import fitting, tune
 from flight_delays.training.snapshots import Snapshot, snapshot
 
+from .interrupted import interrupted_at
+
 (STEP,) = [name.lower() for name in vars(model) if name.startswith("RandomForest")]
 LEAF, DEPTH = f"{STEP}__min_samples_leaf", f"{STEP}__max_depth"
 
@@ -71,15 +73,8 @@ def test_trials_are_judged_before_the_rows_of_the_gates(
 def test_a_search_goes_on_where_it_was_stopped(
     rows: Snapshot, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, calls = tune.judge, []
-
-    def stop_at_third(*arguments: Any) -> Any:
-        calls.append(1)
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        return real(*arguments)
-
-    monkeypatch.setattr(tune, "judge", stop_at_third)
+    judge, calls = interrupted_at(3, tune.judge)
+    monkeypatch.setattr(tune, "judge", judge)
     with pytest.raises(KeyboardInterrupt):
         search(rows, 4)
     assert len(list(tune.WORK.glob("*/*.json"))) == 2
