@@ -54,6 +54,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: (minutes(item) > 0, -minutes(item)))
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_collection_finish(session: pytest.Session):
+    """Tests of a group share what is dear to make: where xdist does not group them, says so."""
+    if getattr(session.config.option, "loadgroup", False):
+        for item in session.items:
+            if item.get_closest_marker("xdist_group") and "@" not in item.nodeid:
+                raise pytest.UsageError(f"xdist does not keep the group of {item.nodeid}")
+    return (yield)
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Prints what tests had to say: record_property("said", text)."""
     for report in terminalreporter.getreports("passed"):
@@ -70,7 +80,8 @@ def fast_renders(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch, fast():
         patch.setenv("GIT_CONFIG_GLOBAL", str(config))
         patch.setenv("GIT_CONFIG_SYSTEM", "/dev/null")
-        # Of the packages that every project has, mypy need not make a picture each time.
+        # Of the packages that every project has, mypy need not make a picture each time. A worker
+        # has its own: two that write to one fail.
         patch.setenv("MYPY_CACHE_DIR", str(tmp_path_factory.mktemp("mypy")))
         patch.setenv("COPIER_CACHE_DIR", str(config.parent / "cache"))
         yield
