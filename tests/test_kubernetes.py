@@ -5,7 +5,6 @@
 
 import base64
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -17,17 +16,9 @@ import kubernetes_validate
 import pytest
 import yaml
 from harness import copy
-from running_project import missing
+from manifests import IMAGE, real_kubectl, written
 from variants import CYCLED
 
-BIN = Path(sys.executable).parent
-DIGEST = "sha256:" + 64 * "a"
-IMAGE = {
-    "environment": "staging", "version": "3", "bundle": "0123456789ab",
-    "model": f"registry.example:5000/team/serve@{DIGEST}",
-    "job": f"registry.example:5000/team/job@{DIGEST}",
-}  # fmt: skip
-ENVIRONMENTS = ("test", "staging", "production")
 NAMESPACE = "flight-delays-staging"
 DEPLOYMENT = "deployment/flight-delays-serve"
 STAND_IN = '''#!{python} -SE
@@ -104,14 +95,6 @@ match words:
 '''
 
 
-def real_kubectl() -> str:
-    """Where kubectl is: beside the tests' Python, or on this machine."""
-    found = shutil.which("kubectl", path=f"{BIN}{os.pathsep}{os.environ['PATH']}")
-    if not found:
-        missing("kubectl is not installed")
-    return found
-
-
 @pytest.fixture(scope="module")
 def rendered(template, tmp_path_factory) -> Path:
     """A project for Kubernetes."""
@@ -169,15 +152,7 @@ def manifests(request, template, tmp_path_factory) -> dict[str, Path]:
     made = copy(template, home / "it", deployment="kubernetes", name=request.param)
     overlay = made / "deploy/kubernetes/overlays/production/kustomization.yaml"
     overlay.write_text(overlay.read_text().replace("# - ../../comp", "- ../../comp"))
-    (made / "reports").mkdir()
-    (made / "reports" / "image.json").write_text(json.dumps(IMAGE))
-    path = f"{Path(real_kubectl()).parent}{os.pathsep}{os.environ['PATH']}"
-    for environment in ENVIRONMENTS:
-        subprocess.run(
-            [sys.executable, "scripts/deploy.py", environment, "--render", environment],
-            cwd=made, env=os.environ | {"PATH": path}, check=True,
-        )  # fmt: skip
-    return {environment: made / environment for environment in ENVIRONMENTS}
+    return written(made)
 
 
 def test_the_schemas_take_every_object(manifests):
