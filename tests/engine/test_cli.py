@@ -116,3 +116,14 @@ def test_what_env_lacks_is_named(trained: Path) -> None:
         doctor._compose()
     Path(".env").write_text("ONE=1\nTWO=\nTHREE=3\n")
     assert "sets every variable" in doctor._compose()
+
+
+def test_what_the_clusters_lack_is_said_once(trained: Path) -> None:
+    doctor.DEPLOY.parent.mkdir()
+    script = "import sys; sys.exit(None if sys.argv[1] == 'test' else 'error: no kubectl here')"
+    doctor.DEPLOY.write_text(script)
+    with pytest.raises(UserError, match=r"no kubectl here$") as said:
+        doctor._cluster()
+    assert str(said.value).count("no kubectl") == 1
+    doctor.DEPLOY.write_text("import sys; print(sys.argv[1:])")
+    assert doctor._cluster().startswith("['test', '--check']; ['staging', '--check']; ")
