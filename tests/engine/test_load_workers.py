@@ -6,6 +6,7 @@ Locust runs in processes of its own; it must never be imported here.
 import json
 import shlex
 import shutil
+import socket
 import subprocess
 import sys
 import threading
@@ -131,11 +132,16 @@ def test_a_worker_that_does_not_come_is_told(slow: Any, bundle_dir: Path) -> Non
     assert not slow.answered
 
 
-def test_other_machines_reach_no_server_of_the_loopback(slow: Any, bundle_dir: Path) -> None:
+def test_other_machines_are_given_addresses_that_they_reach(
+    slow: Any, bundle_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(errors.UserError, match=r"BIND=0\.0\.0\.0: say URL="):
         loaded(slow, bundle_dir, bind="0.0.0.0")
     with pytest.raises(errors.UserError, match=r"BIND=0\.0\.0\.0: say URL="):
         load.run(settings.load(), bundle.load(bundle_dir), bind="0.0.0.0")
+    for anywhere in ("0.0.0.0", "*"):
+        load._crew(settings.load().load, anywhere)
+        assert f"--master-host {socket.gethostname()} " in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("workers", ["0", "many"])

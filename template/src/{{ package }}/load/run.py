@@ -30,7 +30,6 @@ REPORT = Path("reports/load.json")
 CAPACITY = Path("reports/capacity.json")
 LONG = "x" * 10_000
 HERE = "127.0.0.1"
-ANYWHERE = ("0.0.0.0", "*")  # noqa: S104 -- bound only when asked for
 
 
 def measure(
@@ -133,7 +132,8 @@ def _crew(load: Load, bind: str = "") -> list[str]:
     With `bind` the workers are started by hand, with the command that is printed.
     """
     if bind:
-        port, host = str(load.worker_port), socket.gethostname() if bind in ANYWHERE else bind
+        port = str(load.worker_port)
+        host = socket.gethostname() if targets.anywhere(bind) else bind
         print(
             f"load: waiting {load.worker_wait} s for WORKERS={load.workers}; start each on its "
             f"machine, where Locust {installed('locust')} is installed:\n"
