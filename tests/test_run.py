@@ -47,7 +47,8 @@ def lives(made, answers) -> None:
     assert not made.run("git status --porcelain --untracked-files=all -- . ':!locks'").strip()
     if answers == covering()[0]:
         said = made.run(
-            "make capacity LOAD_CAPACITY_START=4 LOAD_CAPACITY_SECONDS=2 LOAD_CAPACITY_STEPS=2"
+            "make capacity WORKERS=2 "
+            "LOAD_CAPACITY_START=4 LOAD_CAPACITY_SECONDS=2 LOAD_CAPACITY_STEPS=2"
         )
         assert made.report("capacity")["rate"] > 0, said
         doctor(made)

@@ -240,6 +240,12 @@ class Load(Section):
     """Most milliseconds that 99 of 100 one-row predictions may take."""
     max_failure_ratio: float = Field(0.001, ge=0, le=1)
     """Share of all requests that may fail."""
+    workers: int = Field(1, gt=0)
+    """Locust's processes, for `make load` and `make capacity`; `WORKERS=` overrides it."""
+    worker_port: int = Field(5557, gt=0, lt=65536)
+    """Where workers on other machines reach `make load BIND=`."""
+    worker_wait: int = Field(120, gt=0)
+    """Most seconds until all workers are there."""
     capacity_start: float = Field(50, gt=0)
     """Requests per second of the first step of `make capacity`; each step doubles it."""
     capacity_seconds: int = Field(8, gt=0)

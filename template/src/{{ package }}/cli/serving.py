@@ -9,12 +9,18 @@ import typer
 
 from ..console import say, table
 from ..errors import UserError
+from ..settings import Settings
 from ..settings import load as settings_in_force
 from .common import REPORTS, Environment, bundle_in, opened_journal, trained, write_report
 
 app = typer.Typer()
 Folder = Annotated[str, typer.Option(help="a bundle's folder, instead of what ENV holds")]
 Version = Annotated[str, typer.Option(help="a version, instead of the one ENV holds")]
+Workers = Annotated[str, typer.Option(help="Locust's processes; with --bind, elsewhere")]
+
+
+def _load_settings(workers: str) -> Settings:
+    return settings_in_force(load={"workers": workers} if workers else {})
 
 
 def _bundle(env: str, folder: str) -> Any:
@@ -64,13 +70,15 @@ def load(
     url: Annotated[str, typer.Option(help="a server that runs, instead of one of our own")] = "",
     ui: Annotated[bool, typer.Option(help="open Locust's page")] = False,
     yes: Annotated[bool, typer.Option(help="load a server that is not on this machine")] = False,
+    workers: Workers = "",
+    bind: Annotated[str, typer.Option(help="an address that workers elsewhere connect to")] = "",
 ) -> None:
     """Load-test a version; the result is noted on it, and the gate of production asks for it."""
     from ..load import run
     from ..registry.store import connect
 
-    settings = settings_in_force()
-    how: dict[str, Any] = {"url": url, "ui": ui, "yes": yes}
+    settings = _load_settings(workers)
+    how: dict[str, Any] = {"url": url, "ui": ui, "yes": yes, "bind": bind}
     if bundle:
         found = run.run(settings, _bundle(env, bundle), **how)
     else:
@@ -86,11 +94,11 @@ def load(
 
 
 @app.command()
-def capacity(env: Environment = "test", bundle: Folder = "") -> None:
+def capacity(env: Environment = "test", bundle: Folder = "", workers: Workers = "") -> None:
     """Find the highest rate of requests within the limits."""
     from ..load import run
 
-    found = run.capacity(settings_in_force(), _bundle(env, bundle))
+    found = run.capacity(_load_settings(workers), _bundle(env, bundle))
     table(
         f"capacity of version {found['version']}",
         {"requests/s": found["rate"], "limited by": found["limited_by"]},

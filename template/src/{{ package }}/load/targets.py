@@ -180,6 +180,13 @@ def loopback(url: str) -> bool:
     return host == "localhost"
 
 
+def anywhere(host: str) -> bool:
+    """Whether what is bound to `host` listens at every address of this machine."""
+    with suppress(ValueError):
+        return ipaddress.ip_address(host).is_unspecified
+    return host == "*"
+
+
 def free_port() -> int:
     """A port of this machine that nothing listens on."""
     with socket.socket() as probe:
