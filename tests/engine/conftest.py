@@ -81,6 +81,15 @@ def journal(url: str) -> Iterator[Journal]:
 
 
 @pytest.fixture
+def staging(bundles: Path) -> Path:
+    """The folder of staging beside that of `bundles`: the same bundle as version 2."""
+    folder = bundles.parent / "staging"
+    shutil.copytree(bundles / "1", folder / "2")
+    (folder / "current").write_text("2")
+    return folder
+
+
+@pytest.fixture
 def another(tmp_path: Path) -> Iterator[Another]:
     """Makes the package again with modules of `project/` of the test's own; gives its importer.
 

@@ -28,6 +28,8 @@ from .errors import UserError
 
 FILE = Path("settings.toml")
 ENVIRONMENTS = ("test", "staging", "production")
+CANDIDATE = "staging"
+"""The environment that holds what may become production's version."""
 VERSIONS = Path("var/versions")
 """Where bundles that were pulled from the registry are kept."""
 PACKAGE = __package__ or ""
@@ -131,6 +133,10 @@ class Gates(Section):
     """Fewer labelled rows that neither model had seen than this decide nothing."""
     load: bool = True
     """Whether production asks for a load report within the limits."""
+    shadow_rows: int = Field(0, ge=0)
+    """Rows of production that the candidate must have predicted as a shadow (`serving.shadow`),
+    beside the version in place, before it goes there; where they are labelled it must not be surely
+    worse. 0 asks for none."""
     approval: Literal["ci", "name", "none"] = "ci"
     """Who lets a version into production. `ci`: in a pipeline a person, through the protected
     environment; by hand nobody is asked. `name`: by hand a name (BY=) is asked for, too. `none`:
@@ -177,6 +183,17 @@ class Serving(Section):
     off or not; the name of a route, such as /predictions, cannot be one."""
     stop_seconds: int = 10
     """How long a stop waits for requests under way."""
+    shadow: Literal["", "staging"] = ""
+    """Beside production: what staging holds predicts the same rows in the background, never in an
+    answer (see serving/candidate/shadow.py)."""
+    canary: float = Field(0.0, ge=0, lt=1)
+    """Beside production: the share of the requests that what staging holds answers, until it is
+    promoted or taken back (see serving/candidate/canary.py)."""
+
+    @property
+    def candidate(self) -> bool:
+        """Whether what staging holds runs beside what production holds."""
+        return bool(self.shadow or self.canary)
 
 
 class Journal(Section):

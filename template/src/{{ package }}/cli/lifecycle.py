@@ -323,6 +323,8 @@ def monitor(
     with opened(settings.journal.url) as journal:
         verdict = monitor.run(settings, connect(settings), journal, env)
     say(f"{verdict.verdict}: {verdict.reason}")
+    if verdict.shadow:
+        say(f"shadow: {verdict.shadow['said']}")
     if exit_code:
         raise typer.Exit(EXIT[verdict.verdict])
     if verdict.verdict == "unknown":  # what was not seen is no success

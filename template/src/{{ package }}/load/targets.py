@@ -24,8 +24,13 @@ from ..settings import PACKAGE
 
 OPEN = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
 """Straight to the server, as Locust goes."""
-NO_TOKENS = {"SERVING_TOKENS": "", "SERVING_TOKENS_FILE": ""}
-"""A server of our own asks for none, whatever the settings say."""
+ALONE = {
+    "SERVING_TOKENS": "",
+    "SERVING_TOKENS_FILE": "",
+    "SERVING_SHADOW": "",
+    "SERVING_CANARY": "0",
+}
+"""A server of our own asks for no token and has no candidate, whatever the settings say."""
 HARDENED = ["--read-only", "--tmpfs", "/tmp", "--cap-drop", "ALL"]
 HARDENED += ["--security-opt", "no-new-privileges"]
 
@@ -40,7 +45,7 @@ def server(bundle: Bundle) -> Iterator[str]:
             "JOURNAL_URL": f"sqlite:///{folder}/journal.db",
             "SERVING_BUNDLES": str(folder),
             "SERVING_HOST": "127.0.0.1",
-            **NO_TOKENS,
+            **ALONE,
         }
         process = subprocess.Popen(
             [*command, "--port", str(port)], env=os.environ | own, stdout=log, stderr=log
@@ -80,7 +85,7 @@ def container(
         if not baked:
             place += ["--volume", f"{folder}:/bundles:ro", "--env", "SERVING_BUNDLES=/bundles"]
         place += ["--env", "JOURNAL_URL=sqlite:////tmp/journal.db"]
-        place += [word for name in NO_TOKENS for word in ("--env", f"{name}=")]
+        place += [word for pair in ALONE.items() for word in ("--env", "=".join(pair))]
         try:
             started = client("run", "--detach", "--name", name, *HARDENED, *place, image)
         except FileNotFoundError:

@@ -4,10 +4,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from ..evaluation import metric
 from ..evaluation.metric import Value
-from ..evaluation.resampling import Z
+from ..evaluation.resampling import Z, groups_of
+from ..project.features import KEY, TIME
+from ..serving.journal.store import Record, Shadowed
 
 DELTA = 0.002
 """ADWIN's chance of a false alarm: what its authors use."""
@@ -31,6 +34,13 @@ def violated(window: Value, base: Value, margin: float) -> bool:
         return False
     worse = base.value - window.value if metric.GREATER_IS_BETTER else window.value - base.value
     return bool(worse - Z * np.hypot(window.error, base.error) > margin)
+
+
+def groups(rows: Sequence[Record | Shadowed]) -> np.ndarray | None:
+    """Which rows belong together, see evaluation/resampling.py."""
+    parts = {KEY: "key", TIME: "at"}
+    columns = {name: [getattr(r, part) for r in rows] for name, part in parts.items() if name}
+    return groups_of(pd.DataFrame(columns))
 
 
 def losses(actual: np.ndarray, predicted: np.ndarray) -> np.ndarray:

@@ -7,6 +7,7 @@ called missing.
 """
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from math import ceil
@@ -21,14 +22,13 @@ from .. import contract
 from ..bundle import Bundle
 from ..evaluation import metric
 from ..evaluation.metric import Value, codes
-from ..evaluation.resampling import groups_of
 from ..events import notify
 from ..predict import label
-from ..project.features import KEY, TIME
+from ..project.features import TIME
 from ..registry.base import Registry
 from ..serving.journal.store import Journal, Record
-from ..settings import VERSIONS, Monitor, Settings
-from . import concept, drift
+from ..settings import CANDIDATE, VERSIONS, Monitor, Settings
+from . import concept, drift, shadow
 from .verdict import Verdict
 
 LIMIT = 50_000
@@ -64,6 +64,8 @@ def run(
     else:
         bundle = bundles.load(registry.pull(version, VERSIONS, env), any_contract=True)
         watch(seen, bundle, journal, settings.monitor, now.replace(tzinfo=None))
+        if env == "production":
+            _shadow(seen, journal, registry, settings.monitor)
     seen.store()
     if seen.at == at:  # not a recalled one: its event was sent when it was new
         notify.judged(settings, seen)
@@ -88,6 +90,16 @@ def watch(
         labelled = labelled[-older % settings.window :]
     _metric(seen, bundle, labelled, settings)
     _judge(seen, journal, settings, now)
+
+
+def _shadow(seen: Verdict, journal: Journal, registry: Registry, settings: Monitor) -> None:
+    candidate = registry.alias(CANDIDATE)
+    if candidate is None or seen.version in (None, candidate):
+        return
+    known = candidate, registry.note(candidate, "bundle")
+    found = shadow.compare(journal, known, seen.version, settings.threshold)
+    if found.rows or found.failed:
+        seen.shadow = asdict(found) | {"said": found.told(metric.MAIN)}
 
 
 def _data(
@@ -177,7 +189,7 @@ def _metric(seen: Verdict, bundle: Bundle, rows: list[Record], settings: Monitor
     predicted = _scores(bundle, rows)
     for window in _metric_windows(rows, settings)[-max(SHOWN, settings.recent) :]:
         part = rows[window]
-        value = metric.measure(actual[window], predicted[window], _groups(part))
+        value = metric.measure(actual[window], predicted[window], concept.groups(part))
         seen.windows.append(
             {
                 **_span(part),
@@ -202,13 +214,6 @@ def _metric_windows(rows: list[Record], settings: Monitor) -> list[slice]:
     edges = np.flatnonzero((starts != starts.shift()).to_numpy()).tolist()
     whole = [slice(a, b) for a, b in pairwise(edges)]  # the last is not over
     return [window for window in whole if window.stop - window.start >= FEWEST]
-
-
-def _groups(rows: list[Record]) -> np.ndarray | None:
-    """Which rows belong together, see evaluation/resampling.py."""
-    parts = {KEY: "key", TIME: "at"}
-    columns = {name: [getattr(r, part) for r in rows] for name, part in parts.items() if name}
-    return groups_of(pd.DataFrame(columns))
 
 
 def _judge(seen: Verdict, journal: Journal, settings: Monitor, now: datetime) -> None:

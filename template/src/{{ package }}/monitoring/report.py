@@ -103,6 +103,8 @@ def _sections(seen: dict[str, Any]) -> Iterator[str]:
             f"{seen['score']['threshold']:.3f}. This is a proxy: it needs no label, and it cannot "
             "say whether they are right.</p>"
         )
+    if seen.get("shadow"):
+        yield f"<h2>Shadow</h2><p>Beside what was answered {escape(seen['shadow']['said'])}.</p>"
 
 
 def _number(value: float | None) -> str:

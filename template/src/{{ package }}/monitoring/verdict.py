@@ -50,6 +50,8 @@ class Verdict:
     """Drift of the predictions: a proxy, for it needs no label."""
     adwin: list[dict[str, Any]] = field(default_factory=list)
     """Rows where the error rose."""
+    shadow: dict[str, Any] | None = None
+    """What staging holds, where it ran beside the version, see shadow.py; it decides nothing."""
 
     def note(self) -> str:
         """In short, as JSON, for the version's tag in the registry, where CI reads it."""

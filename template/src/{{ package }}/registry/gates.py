@@ -13,7 +13,9 @@ from ..errors import BundleError
 from ..evaluation import metric, unseen
 from ..evaluation.metric import MAIN, METRIC, codes
 from ..evaluation.resampling import groups_of
+from ..monitoring import shadow
 from ..project.target import TARGET
+from ..serving.journal.store import opened
 from ..settings import VERSIONS, Gates, Settings
 from ..training import snapshots
 from ..training.fitting import aligned
@@ -76,6 +78,8 @@ def gates(
     found = []
     if limits.load:
         found.append(_load_gate(candidate, registry))
+    if limits.shadow_rows:
+        found.append(_shadow_gate(candidate, settings))
     if limits.approval == "name":
         found.append(Gate("approval", bool(candidate.by), candidate.by or "say who: BY=name"))
     return found
@@ -86,6 +90,36 @@ def _load_gate(candidate: Candidate, registry: Registry) -> Gate:
     if report.get("bundle") != candidate.bundle.digest:
         return Gate("load", False, "no load report of this bundle; run `make load ENV=staging`")
     return Gate("load", report["passed"], report["summary"])
+
+
+def _shadow_gate(candidate: Candidate, settings: Settings) -> Gate:
+    """Whether this very bundle answered enough rows of production, and is not surely worse there.
+
+    A loss that `gates.margin` tolerates is no worse, and `gates.min_rows` labels decide.
+    """
+    needed = settings.gates.shadow_rows
+    if not candidate.holder:
+        return Gate("shadow", True, "production holds no version that it could have run beside")
+    with opened(settings.journal.url) as journal:
+        if journal is None:
+            text = "there is no journal here (journal.url is empty); set JOURNAL_URL"
+            return Gate("shadow", False, text)
+        found = shadow.compare(
+            journal,
+            (candidate.version, candidate.bundle.digest),
+            candidate.holder,
+            settings.monitor.threshold,
+            max(needed, shadow.LIMIT),
+        )
+    text = f"{found.told(MAIN)}; {needed:,} beside version {candidate.holder} are needed "
+    text += "(gates.shadow_rows)"
+    if found.failed or found.rows < needed:
+        more = "" if found.failed else "; serve production with SERVING_SHADOW=staging, and wait"
+        return Gate("shadow", False, text + more)
+    if found.labelled < settings.gates.min_rows:
+        text += f"; {settings.gates.min_rows:,} labelled rows decide (gates.min_rows)"
+        return Gate("shadow", True, text)
+    return Gate("shadow", not found.surely_below(min(settings.gates.margin, 0.0)), text)
 
 
 def compare(

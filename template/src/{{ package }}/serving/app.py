@@ -15,12 +15,14 @@ from fastapi.routing import iter_route_contexts
 from fastapi_offline import FastAPIOffline
 from starlette.routing import Match
 
-from ..settings import Settings
+from ..settings import CANDIDATE, Settings
 from .access.tokens import access, describe
+from .candidate.canary import Canary
+from .candidate.shadow import Shadow
 from .journal.queue import Writer
 from .journal.store import Journal
 from .live import Live
-from .metrics import Metrics
+from .metrics import CandidateMetrics, Metrics
 from .middleware import Edge
 from .own_routes import add_own_routes
 from .routes import outcomes, predictions, state, stored_predictions
@@ -42,13 +44,21 @@ def create_app(
     writer = None if journal is None else _writer(journal, settings)
     metrics = Metrics(writer)
     live = Live(bundles, metrics)
-    service = Service(live, writer, metrics, environment)
+    candidate = shadow = canary = None
+    if settings.serving.candidate:
+        candidate = Live(bundles.parent / CANDIDATE, CandidateMetrics(metrics), "candidate is")
+        if settings.serving.shadow and writer is not None:
+            shadow = Shadow(candidate, writer, metrics)
+    service = Service(live, writer, metrics, environment, shadow)
+    if candidate is not None and settings.serving.canary:
+        beside = Service(candidate, writer, metrics, environment)
+        canary = Canary(settings.serving, service, beside)
     # A load test is answered and not kept, and what its texts hold is counted for nobody.
     load_test = Service(live, None, Metrics(None), environment)
     # Handed over as they are: a router that is included looks for the route twice, and 0.91 of
     # the predictions/s were left at 8 connections.
     routers = (
-        predictions(service, load_test, settings.serving.max_batch),
+        predictions(canary or service, load_test, settings.serving.max_batch),
         outcomes(service),
         stored_predictions(service),
         state(service),
@@ -58,9 +68,15 @@ def create_app(
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         if writer is not None:
             writer.start()
-        watch = asyncio.create_task(live.watch())
+        watched = [each for each in (live, candidate, canary) if each is not None]
+        watching = [asyncio.create_task(each.watch()) for each in watched]
+        if shadow is not None:
+            shadow.start()
         yield
-        watch.cancel()
+        for task in watching:
+            task.cancel()
+        if shadow is not None:
+            await asyncio.to_thread(shadow.stop)
         if writer is not None:
             await asyncio.to_thread(writer.stop)
 

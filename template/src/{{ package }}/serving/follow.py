@@ -13,9 +13,9 @@ from ..bundle import POINTER, load
 from ..errors import BundleError, UserError, passing, reason
 from ..files import write
 from ..registry.base import Registry
-from ..settings import Settings, how_to_fill
+from ..settings import CANDIDATE, Settings, how_to_fill
 from . import logs
-from .live import REFUSED
+from .live import LEASE, REFUSED
 
 logger = logging.getLogger(__name__)
 KEEP = 2
@@ -36,17 +36,22 @@ class Follower:
         self._refused: str | None = None
         self._registry: Registry | None = None
 
+    @property
+    def registry(self) -> Registry:
+        """The settings' registry."""
+        if self._registry is None:
+            from ..registry.store import connect  # slow to import
+
+            self._registry = connect(self.settings)
+        return self._registry
+
     def look(self) -> str | None:
         """Fetches and verifies what the environment holds; the version, None if there is none.
 
         Raises BundleError once for a version that is refused; RegistryUnavailable, Unreadable
         and OSError when it may be tried again, with what was fetched left as it is.
         """
-        if self._registry is None:
-            from ..registry.store import connect  # slow to import
-
-            self._registry = connect(self.settings)
-        registry = self._registry
+        registry = self.registry
         version = registry.alias(self.env)
         if version is None or version == self._refused:
             return version
@@ -87,12 +92,49 @@ class Follower:
             shutil.rmtree(path, ignore_errors=True)
 
 
+class CandidateFollower(Follower):
+    """The same for what runs beside production; renews the lease by which that may answer."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(CANDIDATE, settings)
+        self._said = ""
+
+    def look(self) -> str | None:
+        """As that of any environment."""
+        version, said = super().look(), ""
+        if version is None:
+            said = f"{CANDIDATE} holds no version, so nothing runs beside production"
+        elif self.settings.serving.canary:
+            leased = may_answer(version, self.registry)
+            write(self.folder / LEASE, version if leased else "")
+            if not leased:
+                said = f"version {version} is no canary: production held it, or a newer one"
+        if said and said != self._said:
+            logger.warning(said)
+        self._said = said
+        return version
+
+
+def may_answer(version: str, registry: Registry) -> bool:
+    """Whether a candidate is newer than what production holds, and was never there.
+
+    So one that was promoted, or taken back, is no canary.
+    """
+    holder = registry.alias("production")
+    if holder is None or int(version) <= int(holder):
+        return False
+    moves = registry.moves("production")  # read last: a move made meanwhile counts
+    return all(version not in (move.to, move.back_from) for move in moves)
+
+
 def follow(
     env: str, settings: Settings, once: bool = False, stop: threading.Event | None = None
 ) -> None:
     """Looks every `serving.poll` seconds until `stop`; the registry may be down for any time.
 
-    With `once` it looks once, and raises what there is to say as a UserError.
+    What runs beside production is followed by a thread of its own, so that nothing that is wrong
+    with it keeps production waiting. With `once` it looks once, at `env` alone, and raises what
+    there is to say as a UserError.
     """
     follower = Follower(env, settings)
     if once:
@@ -103,7 +145,15 @@ def follow(
     for number in (signal.SIGTERM, signal.SIGINT):
         if threading.current_thread() is threading.main_thread():
             signal.signal(number, lambda *_: stop.set())
-    trouble, delay = "", settings.serving.poll
+    if env == "production" and settings.serving.candidate:
+        beside = CandidateFollower(settings)
+        threading.Thread(target=_keep, args=(beside, stop), name="candidate", daemon=True).start()
+    _keep(follower, stop)
+
+
+def _keep(follower: Follower, stop: threading.Event) -> None:
+    poll = follower.settings.serving.poll
+    trouble, delay = "", poll
     while not stop.is_set():
         try:
             follower.look()
@@ -121,7 +171,7 @@ def follow(
         else:
             if trouble:
                 logger.warning("the registry answers again, and what it holds was read")
-            trouble, delay = "", settings.serving.poll
+            trouble, delay = "", poll
         stop.wait(delay)
 
 

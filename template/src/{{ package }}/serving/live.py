@@ -9,11 +9,13 @@ from pathlib import Path
 
 from ..bundle import POINTER, Bundle, load
 from ..errors import BundleError, Unreadable, passing, reason
-from .metrics import Metrics
+from .metrics import CandidateMetrics, Metrics
 
 logger = logging.getLogger(__name__)
 REFUSED = "refused"
 """Beside the pointer: why the version that was fetched last is not the one that is served."""
+LEASE = "canary"
+"""Beside the pointer of a candidate: the version that may answer, see candidate/canary.py."""
 GARBAGE = 20_000
 """Objects between two collections: what is under way is looked at in each, and cost a twentieth."""
 LOOK = 0.5
@@ -25,7 +27,7 @@ SLOWEST = 10.0
 class Served:
     """A bundle with what a request needs of it, ready made."""
 
-    def __init__(self, bundle: Bundle, metrics: Metrics) -> None:
+    def __init__(self, bundle: Bundle, metrics: Metrics | CandidateMetrics) -> None:
         self.bundle = bundle
         self.predictions = metrics.predictions.labels(bundle.version)
         self.known_categories = {
@@ -40,8 +42,10 @@ class Served:
 class Live:
     """What is served now; `reason` says why when it is nothing."""
 
-    def __init__(self, bundles: Path, metrics: Metrics) -> None:
-        self.bundles, self.metrics = bundles, metrics
+    def __init__(
+        self, bundles: Path, metrics: Metrics | CandidateMetrics, what: str = "serving"
+    ) -> None:
+        self.bundles, self.metrics, self.what = bundles, metrics, what
         self.served: Served | None = None
         self.reason = f"no model yet: nothing was promoted, or {bundles / POINTER} is not written"
         self._seen: tuple[int, Path] | None = None
@@ -98,7 +102,7 @@ class Live:
         self.metrics.model.labels(served.bundle.version, served.bundle.digest).set(1)
         self.metrics.served = served.bundle.version
         self.metrics.refused.set(0)
-        logger.info("serving version %s", served.bundle.version)
+        logger.info("%s version %s", self.what, served.bundle.version)
 
     def _read_refusal(self, note: Path) -> None:
         """Refuses what the process that fetches bundles refused, for as long as its note is there.

@@ -66,6 +66,18 @@ class Metrics:
         bound[1].observe(seconds)
 
 
+class CandidateMetrics:
+    """The meters of what runs beside the served model; what it answers counts with the rest."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self.served: str | None = None
+        self.predictions, registry = metrics.predictions, metrics.registry
+        text = "1 for what staging holds, which runs beside what is served."
+        self.model = Gauge("candidate_info", text, ("version", "bundle"), registry=registry)
+        text = "1 while staging's newest version is not used."
+        self.refused = Gauge("candidate_refused", text, registry=registry)
+
+
 class _Drift:
     """Reads the monitor's last report at each scrape, if there is one of what is served."""
 
@@ -80,7 +92,8 @@ class _Drift:
             report = json.loads(self.report.read_text())
             columns = dict(report.get("columns") or {})
             window, metric = (report.get("windows") or [{}])[-1], report.get("metric") or {}
-            values = {"": window.get("value"), "_promoted": metric.get("baseline")}
+            values = {"metric": window.get("value"), "metric_promoted": metric.get("baseline")}
+            values |= {f"shadow_{n}": v for n, v in (report.get("shadow") or {}).items()}
             age = self.report.stat().st_mtime
         except (OSError, ValueError, AttributeError, TypeError):
             return
@@ -95,8 +108,8 @@ class _Drift:
             yield family
         for name, value in values.items():
             if isinstance(value, int | float):
-                text = "The business's metric: in the last window, and at promotion."
-                yield GaugeMetricFamily(f"monitor_metric{name}", text, value)
+                text = "The business's metric: in the last window, at promotion, or of the shadow."
+                yield GaugeMetricFamily(f"monitor_{name}", text, value)
         verdict = GaugeMetricFamily("monitor_verdict", "1 for the last one.", labels=["verdict"])
         verdict.add_metric([str(report.get("verdict"))], 1)
         yield verdict

@@ -10,6 +10,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic_core import to_json
 
 from . import schemas
+from .candidate.canary import Canary
 from .middleware import LOAD_TEST
 from .schemas import BODY, label_for, refusals
 from .service import Service
@@ -30,12 +31,12 @@ def _encoded(answer: dict[str, Any]) -> Response:
     return Response(to_json(answer), media_type="application/json")
 
 
-def predictions(service: Service, load_test: Service, most: int) -> APIRouter:
+def predictions(service: Service | Canary, load_test: Service, most: int) -> APIRouter:
     """Predicts, `most` rows at once; `load_test` answers load tests, and keeps nothing."""
     router = _router("predictions")
     refused = refusals(*BODY, 503)
 
-    def chosen() -> Service:
+    def chosen() -> Service | Canary:
         return load_test if LOAD_TEST.get() else service
 
     @router.post("/predictions", response_model=schemas.Prediction, responses=refused)

@@ -17,7 +17,7 @@ import uvicorn
 
 from ..bundle import POINTER
 from ..errors import UserError
-from ..settings import PACKAGE, Settings
+from ..settings import CANDIDATE, PACKAGE, Settings
 from . import logs
 from .app import create_app
 from .journal.store import journal_at
@@ -81,12 +81,29 @@ def serve(env: str, settings: Settings, follow: bool = True) -> None:
     Without `follow` somebody else fetches the bundles, as in compose; or the folder of bundles
     names one itself, as in the image of a version, and that one is served in every environment.
     """
-    listener = listen(settings.serving.host, settings.serving.port)
     bundles = settings.serving.bundles
-    if follow or not (bundles / POINTER).exists():
+    one = not follow and (bundles / POINTER).exists()
+    if settings.serving.candidate:
+        _refuse_candidate(env, settings, one)
+    listener = listen(settings.serving.host, settings.serving.port)
+    if not one:
         bundles /= env
     with _follower(env, settings) if follow else nullcontext():
         run(bundles, settings, listener, env)
+
+
+def _refuse_candidate(env: str, settings: Settings, one: bool) -> None:
+    """Raises UserError where no candidate can run beside what is served, `one` version or more."""
+    shadow, why = settings.serving.shadow, ""
+    given, unset = ("shadow", "SERVING_SHADOW=") if shadow else ("canary", "SERVING_CANARY=0")
+    if env != "production":
+        why = f"{CANDIDATE} holds the candidate for production, and {env} is served here"
+    elif one:
+        why = f"the folder {settings.serving.bundles} names one version, and holds no {CANDIDATE}"
+    elif shadow and not settings.journal.url:
+        why = "what a shadow says is kept in the journal, and there is none (journal.url is empty)"
+    if why:
+        raise UserError(f"serving.{given}: {why}; unset it here: {unset}")
 
 
 @contextmanager

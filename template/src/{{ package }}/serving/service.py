@@ -13,6 +13,7 @@ from ..contract import KINDS, Columns, columns, utc
 from ..errors import reason
 from ..predict import answers
 from ..project import features as project
+from .candidate.shadow import Row, Shadow
 from .gather import Gather
 from .journal.queue import Writer
 from .journal.store import Journal
@@ -45,9 +46,14 @@ class Service:
     """What the routes answer with; all requests of an application share one."""
 
     def __init__(
-        self, live: Live, writer: Writer | None, metrics: Metrics, environment: str = ""
+        self,
+        live: Live,
+        writer: Writer | None,
+        metrics: Metrics,
+        environment: str = "",
+        shadow: Shadow | None = None,
     ) -> None:
-        self.live, self.writer, self.metrics = live, writer, metrics
+        self.live, self.writer, self.metrics, self.shadow = live, writer, metrics, shadow
         self.environment = environment
         self.one = Gather(self._gathered)
         """Answers one row, in one run of the model with all that come with it."""
@@ -115,7 +121,9 @@ class Service:
             for id, row, answer in zip(ids, requests, found, strict=True):
                 at = row.time or (TIME_FEATURE and row.features.__dict__[TIME_FEATURE])
                 named = id, row.key, utc(at) if at else now, version, contract
-                self.writer.add(line(*named, row.features, answer, self.environment))
+                text = line(*named, row.features, answer, self.environment)
+                if self.writer.add(text) and self.shadow is not None:
+                    self.shadow.add(Row(id, version, row.features, answer), len(text))
         return [{"id": id, "version": version} | a for id, a in zip(ids, found, strict=True)]
 
     # What was predicted. All of it raises NotFound where no journal is kept, and Unavailable where

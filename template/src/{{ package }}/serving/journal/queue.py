@@ -49,6 +49,7 @@ class Writer:
         self.max_lines, self.max_bytes, self.bytes = max_lines, max_bytes, 0
         self.predictions: deque[bytes] = deque()
         self.outcomes: deque[bytes] = deque()
+        self.shadows: deque[bytes] = deque()
         self.dropped = self.written = 0
         self.up = True
         self._full = False
@@ -62,7 +63,7 @@ class Writer:
     @property
     def waiting(self) -> int:
         """Lines not yet written."""
-        return len(self.predictions) + len(self.outcomes)
+        return len(self.predictions) + len(self.outcomes) + len(self.shadows)
 
     def add(self, line: bytes) -> bool:
         """Queues a prediction (see tables.line); False when it was dropped."""
@@ -71,6 +72,11 @@ class Writer:
     def add_outcome(self, line: bytes) -> bool:
         """Queues an outcome (see tables.outcome_line); False when there is no room."""
         return self._add(self.outcomes, line)
+
+    def add_shadow(self, line: bytes) -> bool:
+        """Queues what a shadow said (see tables.shadow_line); False when it was dropped, as it is
+        while the database is down: it takes no room from predictions that wait."""
+        return self.up and self._add(self.shadows, line)
 
     def _add(self, queue: deque[bytes], line: bytes) -> bool:
         with self._counts:
@@ -108,15 +114,18 @@ class Writer:
     def flush(self) -> None:
         """Writes all that is queued now; raises SQLAlchemy's error and keeps it queued."""
         with self._lock:
+            # Counted first, so that the prediction of each of them is written now, before it.
+            shadows = len(self.shadows)
             for queue, insert in (
                 (self.predictions, self.journal.insert_predictions),
                 (self.outcomes, self.journal.insert_outcomes),
+                (self.shadows, self.journal.insert_shadows),
             ):
-                left = len(queue)
+                left = shadows if queue is self.shadows else len(queue)
                 while left > 0:
                     # only this thread removes, and a line leaves once it is written: `holds`
                     # never misses one, and a kill between both writes it twice, which is harmless
-                    lines = _batch(queue)
+                    lines = _batch(queue, left)
                     self._insert(lines, insert)
                     left -= len(lines)
                     with self._counts:
@@ -170,11 +179,12 @@ class Writer:
                 logger.info("journal: %d predictions were past retention and removed", removed)
 
 
-def _batch(queue: deque[bytes]) -> list[bytes]:
-    """The oldest lines that are written at once: one, or as many as keep within both limits."""
+def _batch(queue: deque[bytes], most: int) -> list[bytes]:
+    """The oldest lines, `most` of them, that are written at once: one, or as many as keep within
+    both limits."""
     lines: list[bytes] = []
     size = 0
-    for i in range(min(len(queue), BATCH)):
+    for i in range(min(most, BATCH)):
         size += len(queue[i])
         if lines and size > BATCH_BYTES:
             break

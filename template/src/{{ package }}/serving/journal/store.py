@@ -15,6 +15,7 @@ from . import tables
 from .tables import ENVIRONMENT, INSERT, JOINED, KNOWN_OUTCOME, LABELLED_AT, SERIAL, stamp
 from .tables import OUTCOMES as _O
 from .tables import PREDICTIONS as _P
+from .tables import SHADOWS as _S
 
 
 class Record(NamedTuple):
@@ -36,6 +37,18 @@ class Record(NamedTuple):
     """The one that was served; empty where that is not known."""
     written: datetime | None = None
     """When the prediction was written."""
+
+
+class Shadowed(NamedTuple):
+    """One prediction, and what a shadow said of the same row."""
+
+    key: str | None
+    at: datetime
+    served: dict[str, Any]
+    """The answer that the client got."""
+    shadow: dict[str, Any]
+    """The shadow's; empty where it had none."""
+    outcome: Any = None
 
 
 BATCH = 1000
@@ -97,6 +110,11 @@ class Journal:
         last = {(row := json.loads(line))["ref"] + row["at"]: line for line in lines}
         self._insert("outcomes", last.values())
 
+    def insert_shadows(self, lines: Collection[bytes]) -> None:
+        """Writes lines made by `tables.shadow_line`; one of a prediction that is not there is
+        left out."""
+        self._insert("shadows", lines)
+
     def _insert(self, table: str, lines: Collection[bytes]) -> None:
         if not lines:
             return
@@ -146,6 +164,27 @@ class Journal:
         query = sa.select(sa.func.count()).select_from(tables).where(*where)
         with self.engine.connect() as connection:
             return connection.execute(query).scalar_one()
+
+    def shadowed(
+        self,
+        shadow: tuple[str, str],
+        beside: str,
+        labelled: bool | None = None,
+        limit: int | None = None,
+    ) -> list[Shadowed]:
+        """Predictions of production's version `beside` that a shadow, version and bundle, was
+        shown; `labelled`, `limit` and the order are those of `rows`."""
+        where = _within(beside, labelled, None, "production")
+        where += [_S.c.version == shadow[0], _S.c.bundle == shadow[1]]
+        kept = _P.c.key, _P.c.at, _P.c.prediction, _S.c.prediction, KNOWN_OUTCOME
+        query = sa.select(*kept).select_from(JOINED.join(_S, _S.c.id == _P.c.id)).where(*where)
+        newest = query.order_by(_P.c.at.desc(), _P.c.seq.desc()).limit(limit)
+        with self.engine.connect().execution_options(yield_per=BATCH) as connection:
+            found = [
+                Shadowed(*row[:2], *(text and json.loads(text) for text in row[2:]))
+                for row in connection.execute(newest)
+            ]
+        return found[::-1]
 
     def _select(self) -> Any:
         kept = [_P.c[name] for name in Record._fields[:7]]

@@ -25,6 +25,10 @@ MIGRATIONS = [
     """CREATE TABLE outcomes (ref VARCHAR(200) NOT NULL, at TIMESTAMP NOT NULL,
     outcome TEXT NOT NULL, written TIMESTAMP NOT NULL, PRIMARY KEY (ref, at))""",
     "ALTER TABLE predictions ADD COLUMN environment TEXT",
+    """CREATE TABLE shadows (id VARCHAR(64) NOT NULL REFERENCES predictions (id) ON DELETE CASCADE,
+    version VARCHAR(64) NOT NULL, bundle VARCHAR(64) NOT NULL, prediction TEXT NOT NULL,
+    PRIMARY KEY (id, version))""",
+    "CREATE INDEX shadows_version ON shadows (version)",
 ]
 SERIAL = {
     "sqlite": "INTEGER PRIMARY KEY AUTOINCREMENT",
@@ -37,6 +41,9 @@ SERIAL = {
 INTO_PREDICTIONS = """INSERT INTO predictions
     (id, key, at, version, contract, features, prediction, environment, written)"""
 INTO_OUTCOMES = "INSERT INTO outcomes (ref, at, outcome, written)"
+INTO_SHADOWS = "INSERT INTO shadows (id, version, bundle, prediction)"
+# What was erased in the meantime stays so.
+KNOWN = "WHERE EXISTS (SELECT 1 FROM predictions p WHERE p.id = r.id)"
 # The same outcome again is no news: when it came stays.
 UPSERT = """ON CONFLICT (ref, at) DO UPDATE SET outcome = excluded.outcome,
     written = excluded.written WHERE outcomes.outcome <> excluded.outcome"""
@@ -48,6 +55,10 @@ INSERT = {
             FROM json_each(:batch) WHERE true ON CONFLICT (id) DO NOTHING""",
         "outcomes": f"""{INTO_OUTCOMES} SELECT value->>'ref', value->>'at', value->>'outcome',
             value->>'written' FROM json_each(:batch) WHERE true {UPSERT}""",
+        "shadows": f"""{INTO_SHADOWS} SELECT id, version, bundle, prediction FROM (
+            SELECT value->>'id' AS id, value->>'version' AS version, value->>'bundle' AS bundle,
+            value->>'prediction' AS prediction FROM json_each(:batch)) AS r {KNOWN}
+            ON CONFLICT (id, version) DO NOTHING""",
     },
     "postgresql": {
         "predictions": f"""{INTO_PREDICTIONS} SELECT id, key, at, version, contract, features,
@@ -58,6 +69,10 @@ INSERT = {
         "outcomes": f"""{INTO_OUTCOMES} SELECT ref, at, outcome, written
             FROM json_to_recordset(CAST(:batch AS json)) AS r
             (ref text, at timestamp, outcome text, written timestamp) {UPSERT}""",
+        "shadows": f"""{INTO_SHADOWS} SELECT id, version, bundle, prediction
+            FROM json_to_recordset(CAST(:batch AS json)) AS r
+            (id text, version text, bundle text, prediction text) {KNOWN}
+            ON CONFLICT (id, version) DO NOTHING""",
     },
 }
 
@@ -75,6 +90,11 @@ OUTCOMES = sa.table(
     sa.column("at", sa.DateTime),
     sa.column("outcome", sa.Text),
     sa.column("written", sa.DateTime),
+)
+SHADOWS = sa.table(
+    "shadows",
+    *(sa.column(name, sa.String) for name in ("id", "version", "bundle")),
+    sa.column("prediction", sa.Text),
 )
 _BY_ID, _BY_KEY = OUTCOMES.alias("by_id"), OUTCOMES.alias("by_key")
 JOINED = PREDICTIONS.outerjoin(
@@ -94,6 +114,8 @@ def prepare_sqlite(connection: Any, _: Any) -> None:
     _use_wal(connection)
     # A power cut may cost the last commits, a killed process none.
     connection.execute("PRAGMA synchronous=NORMAL")
+    # What is erased takes along what shadows said of it.
+    connection.execute("PRAGMA foreign_keys=ON")
 
 
 def _use_wal(connection: Any) -> None:
@@ -174,4 +196,10 @@ def outcome_line(ref: str, outcome: Any, at: datetime | None = None) -> bytes:
     """What `Journal.insert_outcomes` takes for one that came now: by id, or by own key and time."""
     row = {"ref": ref, "at": stamp(at or NEVER), "outcome": json.dumps(outcome)}
     row["written"] = stamp(datetime.now(UTC).replace(tzinfo=None))
+    return to_json(row)
+
+
+def shadow_line(id: str, version: str, bundle: str, answer: dict[str, Any]) -> bytes:
+    """What `Journal.insert_shadows` takes for one; the answer is empty where there was none."""
+    row = {"id": id, "version": version, "bundle": bundle, "prediction": to_json(answer).decode()}
     return to_json(row)
