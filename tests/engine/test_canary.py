@@ -125,6 +125,11 @@ def test_it_ends_with_its_lease_and_when_its_version_is_what_is_served(
     (bundles / "current").write_text("2")  # promoted
     wait_for(lambda: share(client) == 0)
     assert {*asked(client, examples[0], *KEYS[:50])} == {"2"}
+    lease(staging)  # as if nobody had told the follower yet that it was taken back
+    (bundles / "current").write_text("1")
+    wait_for(lambda: client.get("/version").json()["version"] == "1")
+    time.sleep(0.1)
+    assert {*asked(client, examples[0], *KEYS[:50])} == {"1"}
 
 
 def test_what_it_has_no_answer_for_is_answered_by_what_is_served(

@@ -34,6 +34,7 @@ class Canary:
         self.service, self.candidate = service, candidate
         self.version = ""
         """The version that answers the share; empty if none does."""
+        self._ended: set[str] = set()
         registry = service.metrics.registry
         text = "The share of the requests that the canary answers; 0 while there is none."
         share = Gauge("canary_share", text, registry=registry)
@@ -50,17 +51,19 @@ class Canary:
             await asyncio.sleep(live.LOOK)
 
     def _leased(self) -> str:
-        """The version that may answer: one that is loaded, and is not what is served anyway."""
+        """The version that may answer: one that is loaded, and that this server never served."""
         held, served = self.candidate.live.served, self.service.live.served
+        if held is None or served is None:
+            return ""
+        self._ended.add(served.bundle.version)
         try:
             lease = self.candidate.live.bundles / live.LEASE
             version = lease.read_text()
             current = time.time() - lease.stat().st_mtime < self.seconds
         except (OSError, ValueError):
             return ""
-        if not current or held is None or served is None or served.bundle.version == version:
-            return ""
-        return version if held.bundle.version == version else ""
+        known = held.bundle.version == version and version not in self._ended
+        return version if current and known else ""
 
     def _draws(self, row: PredictionRequest) -> bool:
         """Whether the canary answers a request; each version draws other keys."""
