@@ -1,6 +1,7 @@
 """A shadow: what it says of live rows, what it must not disturb, and a bad candidate it catches."""
 
 import dataclasses
+import json
 import shutil
 import threading
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from fastapi.testclient import TestClient
+from prometheus_client import generate_latest
 
 from flight_delays import bundle as bundles_module
 from flight_delays.monitoring import report
@@ -23,6 +25,7 @@ from flight_delays.serving.candidate import shadow as shadows
 from flight_delays.serving.journal import tables
 from flight_delays.serving.journal.queue import Writer
 from flight_delays.serving.journal.store import Journal, Record
+from flight_delays.serving.metrics import Metrics
 
 from ..helpers import wait_for, write_records
 from .conftest import Another
@@ -292,6 +295,38 @@ def test_without_labels_only_agreement_and_scores_are_told(live: Any) -> None:
     assert (found.labelled, found.metric, found.gain_high) == (0, None, None)
     assert found.distance < 0.2
     assert "labelled" not in found.told("metric")
+
+
+@pytest.mark.parametrize(
+    ("says", "agreement", "labelled"),
+    [({"0": 0.6, "1": 0.2, "2": 0.2}, 1.0, 40), ({"2": 0.6, "3": 0.4}, 0.0, 0)],
+)
+def test_classes_that_one_of_them_does_not_know_are_left_out(
+    tmp_path: Path, says: dict[str, float], agreement: float, labelled: int
+) -> None:
+    journal = Journal(f"sqlite:///{tmp_path}/journal.db")
+    answer = {"prediction": 0, "probabilities": {"0": 0.7, "1": 0.3}}
+    rows = [r._replace(prediction=answer, outcome=n % 3) for n, r in enumerate(records(60))]
+    write_records(journal, rows)
+    shadow = {"prediction": int(next(iter(says))), "probabilities": says}
+    said(journal, [r.id for r in rows], shadow)
+    found = monitoring.compare(journal, ("2", "digest"), "1", 0.1)
+    journal.close()
+    assert (found.rows, found.agreement, found.labelled) == (60, agreement, labelled)
+    assert (found.distance is None) is (labelled == 0)
+    json.dumps(dataclasses.asdict(found), allow_nan=False)
+
+
+def test_what_the_monitor_found_is_in_the_metrics(tmp_path: Path) -> None:
+    found = monitoring.Compared("2", 600, 0, agreement=0.9, metric=0.8, metric_served=0.7)
+    seen = Verdict("ok", "fine", "production", "1", shadow=dataclasses.asdict(found))
+    (tmp_path / "monitor.json").write_text(json.dumps(dataclasses.asdict(seen)))
+    metrics = Metrics(None, tmp_path / "monitor.json")
+    metrics.served = "1"
+    text = generate_latest(metrics.registry).decode()
+    for line in ("agreement 0.9", "metric 0.8", "metric_served 0.7", "rows 600.0"):
+        assert f"\nmonitor_shadow_{line}\n" in text
+    assert "shadow_gain" not in text
 
 
 def test_the_same_model_is_not_worse(live: Any) -> None:

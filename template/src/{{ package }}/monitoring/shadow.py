@@ -82,18 +82,23 @@ def compare(
     answered = [row for row in rows if row.shadow]
     found = Compared(shadow[0], len(answered), len(rows) - len(answered))
     if answered:
-        own, other = _scores(answered)
-        apart = drift.score_drift(drift.reference({}, other), own, threshold) or {}
-        found.distance, found.threshold = apart.get("distance"), apart.get("threshold")
-        if own.ndim == 1:
-            found.difference = float(np.abs(own - other).mean())
-        else:
-            same = [row.served["prediction"] == row.shadow["prediction"] for row in answered]
-            found.agreement = float(np.mean(same))
+        _compare(found, answered, threshold)
     labelled = [row for row in journal.shadowed(shadow, beside, True, limit) if row.shadow]
     if labelled:
         _measure(found, labelled)
     return found
+
+
+def _compare(found: Compared, rows: list[Shadowed], threshold: float) -> None:
+    pairs = [(row.shadow["prediction"], row.served["prediction"]) for row in rows]
+    if (classes := _classes(rows)) is None:
+        found.difference = float(np.mean([abs(own - served) for own, served in pairs]))
+    else:
+        found.agreement = float(np.mean([own == served for own, served in pairs]))
+    if classes != []:
+        own, served = _scores(rows, classes)
+        apart = drift.score_drift(drift.reference({}, served), own, threshold) or {}
+        found.distance, found.threshold = apart.get("distance"), apart.get("threshold")
 
 
 def _measure(found: Compared, rows: list[Shadowed]) -> None:
@@ -105,10 +110,10 @@ def _measure(found: Compared, rows: list[Shadowed]) -> None:
         return
     truth = [row.outcome if classes is None else label(row.outcome) for row in rows]
     actual = codes(pd.Series(truth), classes)
-    gain = metric.gain(actual, *_scores(rows), concept.groups(rows))
+    gain = metric.gain(actual, *_scores(rows, classes), concept.groups(rows))
     if np.isfinite([gain.own, gain.other]).all():
         found.metric, found.metric_served = gain.own, gain.other
-    if np.isfinite(gain.error):
+    if np.isfinite([gain.value, gain.error]).all():
         found.gain_low, found.gain_high = (gain.value + Z * gain.error * way for way in (-1, 1))
 
 
@@ -118,10 +123,9 @@ def _classes(rows: list[Shadowed]) -> list[str] | None:
     return served and [key for key in served if key in rows[0].shadow["probabilities"]]
 
 
-def _scores(rows: list[Shadowed]) -> tuple[np.ndarray, np.ndarray]:
+def _scores(rows: list[Shadowed], classes: list[str] | None) -> tuple[np.ndarray, np.ndarray]:
     """The shadow's scores and the served ones: values (n,), or probabilities (n, k) over the
     classes that both know, which add up to 1 again."""
-    classes = _classes(rows)
 
     def scores(answers: list[dict[str, Any]]) -> np.ndarray:
         if classes is None:

@@ -108,7 +108,7 @@ class CandidateFollower(Follower):
             leased = may_answer(version, self.registry)
             write(self.folder / LEASE, version if leased else "")
             if not leased:
-                said = f"version {version} is no canary: production has had it, or holds a newer one"
+                said = f"version {version} is no canary: production has had it, or a newer one"
         if said and said != self._said:
             logger.warning(said)
         self._said = said
