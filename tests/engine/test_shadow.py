@@ -382,6 +382,10 @@ def test_a_bad_candidate_that_passes_the_offline_gate_is_caught_by_the_shadow(
     with pytest.raises(refused, match=r"predicted 0 rows; 400 beside version 1 are needed"):
         promote("production", settings, registry)
 
+    without = own("settings").load(**flags | {"journal": {"url": ""}})
+    with pytest.raises(refused, match="set JOURNAL_URL"):
+        promote("production", without, registry)
+
     for environment, version in (("production", "1"), ("staging", candidate)):
         folder = settings.serving.bundles / environment
         registry.pull(version, folder, environment)
