@@ -22,7 +22,7 @@ def main(url: str, *ignored: str) -> None:
          "--requirement", LOCK, "--progress-spinner", "off", *asked],
         check=False, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-    said = done.stderr.splitlines() or [""]
+    said = done.stderr.splitlines() or ["pip-audit says nothing"]
     if done.returncode and not said[-1].startswith("Found "):
         why = [found[1] for line in said if (found := WHY.match(line))] or said
         sys.exit(
