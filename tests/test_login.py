@@ -291,6 +291,8 @@ def test_the_digests_that_were_pushed_are_written_down(option, tmp_path):
         "serve": "r.example:5/team/serve@sha256:1", "job": "r.example:5/team/job@sha256:1",
         "model": "r.example:5/team/serve@sha256:1",
     }  # fmt: skip
+    signed = (tmp_path / "reports/push.sha256").read_text().splitlines()
+    assert signed == [f"1  r.example:5/team/{name}" for name in ("serve", "job", "serve")]
     failed = push("gone")
     assert failed.returncode == 1
     assert failed.stderr.endswith("failed: no such image\n")

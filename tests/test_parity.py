@@ -69,10 +69,12 @@ def test_the_graph_that_is_compared_says_something(graphs):
     """So that an empty reading of each cannot pass for parity."""
     jobs = graphs["github"]["ci"].jobs
     assert jobs["train"].verbs == ("data", "train", "bundle", "show")
-    assert jobs["build"].verbs == ("image", "smoke", "load", "push")
+    assert jobs["audit"].verbs == ("audit",)
+    assert not [name for name, job in jobs.items() if "audit" in job.needs]
+    assert jobs["build"].verbs == ("image", "smoke", "sbom", "load", "push")
     assert jobs["production"].needs == {"train", "staging"}
     assert {name for name, job in jobs.items() if "pull request" in job.runs} == {
-        "check", "train", "build",
+        "check", "audit", "train", "build",
     }  # fmt: skip
     assert jobs["unregistered"].runs == {"push without a registry"}
     assert jobs["production"].runs == {"push", "push with targets"}

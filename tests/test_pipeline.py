@@ -88,6 +88,21 @@ def test_our_own_workflows_are_sound_too():
     lint("zizmor", "--offline", "--quiet", str(ROOT / ".github"))
 
 
+def test_what_is_pushed_is_signed_before_anything_else_runs(project):
+    """Each image by its digest, in a file that only `make push` writes."""
+    signed = 0
+    for workflow in workflows(project).values():
+        for job in workflow["jobs"].values():
+            for step, after in itertools.pairwise(job["steps"]):
+                if step.get("run") == "make push":
+                    signed += 1
+                    assert after["uses"].startswith("actions/attest-build-provenance@")
+                    (path,) = after["with"].values()
+                    assert after["if"].startswith(f"hashFiles('{path}') != '' && ")
+                    assert Path(path).name in (project / "scripts/push.py").read_text()
+    assert signed
+
+
 def test_actions_are_pinned_and_keep_no_token(project):
     for path in (project / ".github").rglob("*.yml"):
         for line in path.read_text().splitlines():
@@ -147,7 +162,8 @@ def test_jobs_are_bounded_and_have_no_rights(project):
             more = {"actions": "read"} if key == "production" else more
             more = {"actions": "read"} if key.startswith("rollback-") else more
             pushes = "make push" in str(job["steps"])
-            more = {"packages": "write", "id-token": "write"} if pushes else more
+            signs = {"packages": "write", "id-token": "write", "attestations": "write"}
+            more = signs if pushes else more
             assert job["permissions"] in ({}, {"contents": "read"} | more)
             own = {"RUNNER"} | ({key.upper().replace("-", "_")} if "deploy-" in key else set())
             assert job["runs-on"] in {f"${{{{ vars.{name} || 'ubuntu-24.04' }}}}" for name in own}

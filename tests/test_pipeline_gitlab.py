@@ -122,7 +122,7 @@ def test_a_merge_request_sees_no_secret(project):
     assert all(name in head for name in (*variants.STORE["secrets"], *variants.STORE["variables"]))
     registry = facts(project)
     assert named >= {registry["switch"], *registry["secrets"], "JOURNAL_URL", "UPDATE_TOKEN"}
-    for name in ("check", "train", "build"):
+    for name in ("check", "audit", "train", "build"):
         forgets = jobs(project)[f"ci/{name}"]["script"][0]
         assert named == set(re.findall(r"unset ([A-Z_ ]+);", forgets)[0].split())
 

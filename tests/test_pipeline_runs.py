@@ -35,7 +35,8 @@ def test_a_push_is_checked_trained_tried_promoted_and_deployed(run_pipeline):
     after = {" ".join(call.split()[:2]): i for i, call in enumerate(done.calls)}
     for place, verb in (("staging", "promote"), ("production", "ci-promote")):
         assert after[f"{verb} ENV={place}"] < after[f"ci-deploy ENV={place}"]
-    done.calls[:] = [call for call in done.calls if not call.startswith("ci-deploy")]
+    assert [call.split()[0] for call in done.calls].count("audit") == 1
+    done.calls[:] = [call for call in done.calls if not call.startswith(("audit", "ci-deploy"))]
     assert said(done.calls) == [*MAIN, "promote", "ci-promote"]
     load, _, staging, production = done.calls[-4:]
     assert f" VERSION=7 BUNDLE= BY= URI={SERVER} TOKEN=secret" in load
@@ -64,6 +65,11 @@ def test_what_fails_stops_all_that_needs_it(run_pipeline, step):
     done = run_pipeline("ci", group=REGISTRY, fails=step)
     assert not done.good
     assert said(done.calls) == CHECKED[: CHECKED.index(step) + 1]
+
+
+def test_a_vulnerability_is_red_and_stops_nothing(run_pipeline):
+    done = run_pipeline("ci", group=REGISTRY, fails="audit")
+    assert (done.good, said(done.calls)) == (False, [*MAIN, "promote", "ci-promote"]), done.out
 
 
 def test_the_cycle_runs_after_every_green_monitor(run_pipeline):

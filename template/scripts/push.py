@@ -1,5 +1,7 @@
 """Pushes images, and writes their digests to reports/push.json: `push.py ENGINE REMOTE IMAGE TAG`.
 
+reports/push.sha256 has the same as `sha256sum` writes it, for what attests their provenance.
+
 The image of a version, if `make image` was told one, is pushed beside the server's: no registry
 that must know its repositories needs another one, and they share their layers.
 """
@@ -13,6 +15,7 @@ from login import Stop, run
 
 BAKED = Path("build/model/current")
 REPORT = Path("reports/push.json")
+SUMS = Path("reports/push.sha256")
 
 
 def push(engine: str, image: str, to: str) -> str:
@@ -48,6 +51,8 @@ def main(engine: str, remote: str, image: str, tag: str) -> None:
         print(f"pushed {there}")
     REPORT.parent.mkdir(exist_ok=True)
     REPORT.write_text(json.dumps(pushed, indent=2) + "\n")
+    parts = (reference.partition("@sha256:") for reference in pushed.values())
+    SUMS.write_text("".join(f"{digest}  {name}\n" for name, _, digest in parts))
 
 
 if __name__ == "__main__":

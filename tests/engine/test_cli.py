@@ -12,6 +12,7 @@ from flight_delays import cycle
 from flight_delays.bundle import digest_of
 from flight_delays.cli import common, doctor, lifecycle, serving
 from flight_delays.errors import UserError
+from flight_delays.files import sha256
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -48,6 +49,19 @@ def test_the_bundle_of_what_was_trained_here_is_that_whatever_test_holds(
         serving.bundle(version=version)
         assert Path("build/bundle/current").read_text() == expected
         assert len([*Path("build/bundle").iterdir()]) == 2
+
+
+@pytest.mark.parametrize("folder", ["", "var/versions/1"])
+def test_the_sbom_names_the_bundle_and_the_digests_of_its_files(trained: Path, folder: str) -> None:
+    common.write_report("sbom", {"components": [{"name": "numpy"}]})
+    serving.sbom("test", "", folder)
+    library, model = json.loads(Path("reports/sbom.json").read_text())["components"]
+    assert library == {"name": "numpy"}
+    assert (model["type"], model["version"]) == ("machine-learning-model", "1")
+    path = Path("var/versions/1")
+    assert model["properties"] == [{"name": "digest", "value": digest_of(path)}]
+    told = {file["name"]: file["hashes"][0]["content"] for file in model["components"]}
+    assert told == {file.name: sha256(file) for file in path.iterdir()}
 
 
 def test_images_are_noted_on_the_version_that_they_hold(trained: Path) -> None:

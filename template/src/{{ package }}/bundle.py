@@ -221,6 +221,22 @@ def digest_of(path: Path) -> str:
     return sha256(path / "manifest.json")[:12]
 
 
+def component(bundle: Bundle) -> dict[str, Any]:
+    """A bundle as a component of an SBOM in CycloneDX's format, with the SHA-256 of its files."""
+    files = bundle.manifest.files | {"manifest.json": sha256(bundle.path / "manifest.json")}
+    return {
+        "type": "machine-learning-model",
+        "bom-ref": "model",
+        "name": bundle.manifest.name,
+        "version": bundle.version,
+        "properties": [{"name": "digest", "value": bundle.digest}],
+        "components": [
+            {"type": "file", "name": name, "hashes": [{"alg": "SHA-256", "content": digest}]}
+            for name, digest in sorted(files.items())
+        ],
+    }
+
+
 def put(bundle: Bundle, folder: Path) -> Path:
     """Copies a bundle into a folder that is served as it is, by any user; returns the copy."""
     copy = folder / bundle.version

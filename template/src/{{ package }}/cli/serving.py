@@ -23,12 +23,12 @@ def _load_settings(workers: str) -> Settings:
     return settings_in_force(load={"workers": workers} if workers else {})
 
 
-def _bundle(env: str, folder: str) -> Any:
-    """The bundle in a folder, or in its only folder; without a folder what `env` holds."""
+def _bundle(env: str, folder: str, version: str = "") -> Any:
+    """The bundle in a folder, or in its only folder; without one a version's, or `env`'s."""
     from .. import bundle
 
     if not folder:
-        return bundle_in(env, settings_in_force())
+        return bundle_in(env, settings_in_force(), trained() if version == "trained" else version)
     found = [*Path(folder).glob("manifest.json"), *Path(folder).glob("*/manifest.json")]
     if len(found) != 1:
         raise UserError(f"{folder}: holds {len(found)} bundles, not one; see `make bundle`")
@@ -45,10 +45,7 @@ def bundle(
     """Copy the model as it is served into a folder, which `serve` takes as SERVING_BUNDLES."""
     from ..bundle import POINTER, put
 
-    if bundle:
-        found = _bundle(env, bundle)
-    else:
-        found = bundle_in(env, settings_in_force(), trained() if version == "trained" else version)
+    found = _bundle(env, bundle, version)
     old = [path for path in out.iterdir() if path.name != POINTER] if out.is_dir() else []
     if others := [path.name for path in old if not (path / "manifest.json").exists()]:
         raise UserError(
@@ -60,6 +57,19 @@ def bundle(
         shutil.rmtree(path)
     target = put(found, out)
     say(f"version {found.version} ({found.digest}) is in {target}")
+
+
+@app.command()
+def sbom(env: Environment = "test", version: Version = "", bundle: Folder = "") -> None:
+    """Add a bundle to the SBOM that `make sbom` wrote to reports/sbom.json."""
+    from ..bundle import component
+    from ..files import write
+
+    found, path = _bundle(env, bundle, version), REPORTS / "sbom.json"
+    known = json.loads(path.read_text())
+    known["components"].append(component(found))
+    write(path, json.dumps(known, indent=2) + "\n")
+    say(f"{path} names version {found.version} ({found.digest})")
 
 
 @app.command()
