@@ -51,7 +51,7 @@ def test_data_that_nobody_would_read_is_refused(verb, given, template, tmp_path)
     command = ["make", "--old-file=.venv/.ready", verb, f"DATA={given}"]
     done = subprocess.run(command, cwd=project, capture_output=True, text=True)
     assert done.returncode
-    assert "error: DATA= is for score and outcomes; say DATA_URI= here\n" in done.stderr
+    assert "error: DATA= is for own and score and outcomes; say DATA_URI= here\n" in done.stderr
 
 
 @pytest.mark.parametrize("verb", ["image", "up", "down"])

@@ -58,23 +58,26 @@ def engine(url: str) -> Any:
     return made
 
 
-def read(uri: str) -> pd.DataFrame:
+def read(uri: str, csv: dict[str, Any] | None = None) -> pd.DataFrame:
     """All rows of a CSV or Parquet file, or of a SQL table given as URL#TABLE.
 
     Credentials come from the environment: the database driver's own variables, or the object
-    store's. `CSV` in project/data.py, where there is one, holds options of pandas.read_csv.
+    store's. `CSV` in project/data.py, where there is one, holds options of pandas.read_csv; `csv`
+    takes the place of these and of what the contract says.
     Raises UserError when the source cannot be read or holds no row.
     """
-    frame = next(partitions(uri, None), None)
+    frame = next(partitions(uri, None, csv), None)
     if frame is None or frame.empty:
         raise UserError(f"{shown(uri)}: holds no rows")
     return frame
 
 
-def partitions(uri: str, size: int | None) -> Iterator[pd.DataFrame]:
+def partitions(
+    uri: str, size: int | None, csv: dict[str, Any] | None = None
+) -> Iterator[pd.DataFrame]:
     """The rows of a source as `read` gives them, at most `size` at a time; all at once if None."""
     try:
-        for frame in _frames(uri, size):
+        for frame in _frames(uri, size, csv):
             yield plain(frame)
     except UserError as error:
         raise UserError(f"{shown(uri)}: {error}") from None
@@ -103,7 +106,7 @@ def count(uri: str) -> int | None:
         return None
 
 
-def _frames(uri: str, size: int | None) -> Iterator[pd.DataFrame]:
+def _frames(uri: str, size: int | None, csv: dict[str, Any] | None) -> Iterator[pd.DataFrame]:
     """As pandas reads them, with types that keep an integer beside a missing value."""
     if is_sql(uri):
         import sqlalchemy as sa
@@ -115,7 +118,7 @@ def _frames(uri: str, size: int | None) -> Iterator[pd.DataFrame]:
             )
             yield from [found] if size is None else found
     elif uri.endswith((".csv", ".csv.gz")):
-        options = csv_options(uri)
+        options = csv_options(uri, csv)
         found = pd.read_csv(uri, chunksize=size, dtype_backend="numpy_nullable", **options)
         for frame in [found] if size is None else found:
             if "index_col" not in options and not isinstance(frame.index, pd.RangeIndex):
@@ -124,7 +127,7 @@ def _frames(uri: str, size: int | None) -> Iterator[pd.DataFrame]:
     elif not uri.endswith((".parquet", ".pq")) and not Path(uri).is_dir():
         raise UserError(
             "is not a source; use .csv, .csv.gz, .parquet, .pq, a folder of Parquet files or "
-            "URL#TABLE"
+            "URL#TABLE (save a sheet of Excel as CSV; unpack an archive)"
         )
     elif size is None:
         yield pd.read_parquet(uri, dtype_backend="numpy_nullable")
@@ -159,13 +162,13 @@ def _batches(uri: str, size: int) -> Iterator[Any]:
         yield from parquet.iter_batches(size)
 
 
-def csv_options(uri: str) -> dict[str, Any]:
+def csv_options(uri: str, csv: dict[str, Any] | None = None) -> dict[str, Any]:
     """The options of read_csv; raises UserError where the header has a name twice."""
     from .project import data as project  # which imports this module
 
-    own = getattr(project, "CSV", {})
+    own = getattr(project, "CSV", {}) if csv is None else csv
     dtype = own.get("dtype", {})
-    if isinstance(dtype, dict):
+    if isinstance(dtype, dict) and csv is None:
         dtype = {**CSV["dtype"], **dtype}
     options = {**CSV, **own, "dtype": dtype}
     more = options["na_values"]
@@ -173,7 +176,10 @@ def csv_options(uri: str) -> dict[str, Any]:
         options["na_values"] = [*CSV["na_values"], *([more] if isinstance(more, str) else more)]
     if {"names", "header"} & own.keys():
         return options
-    names = [str(name) for name in pd.read_csv(uri, nrows=0, **options)]
+    top = pd.read_csv(uri, nrows=0, **options | {"parse_dates": False})
+    names = [str(name) for name in top]
+    if isinstance(times := options.get("parse_dates"), list):  # a file of labels may lack them
+        options["parse_dates"] = [name for name in times if name in names]
     if any(f"{name}.1" in names for name in names):  # so pandas calls the second of a name
         plain = {k: v for k, v in own.items() if k in ("sep", "delimiter", "encoding", "skiprows")}
         top = pd.read_csv(uri, nrows=1, header=None, dtype=str, keep_default_na=False, **plain)

@@ -108,7 +108,7 @@ def _texts(frame: pd.DataFrame, uri: str, classes: list[Any] | None) -> pd.DataF
     """The same table with ids, keys and texts as they stand in a CSV: 007 is no number there."""
     names = {ID, KEY, *([OUTCOME] if _are_texts(classes) else [])}
     if uri.endswith((".csv", ".csv.gz")) and (texts := [name for name in frame if name in names]):
-        options = csv_options(uri) | {"dtype": str, "usecols": texts}
+        options = csv_options(uri) | {"dtype": str, "usecols": texts, "parse_dates": False}
         frame = frame.assign(**pd.read_csv(uri, **options))
     return frame
 

@@ -6,7 +6,7 @@ import typer
 
 from ..errors import UserError
 from ..events import outbox
-from . import doctor, lifecycle, serving
+from . import doctor, lifecycle, own, serving
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -14,7 +14,7 @@ app = typer.Typer(
     add_completion=False,
     help="The life cycle of the model, a command a step.",
 )
-for part in (lifecycle, serving, doctor):
+for part in (own, lifecycle, serving, doctor):
     app.add_typer(part.app)
 
 

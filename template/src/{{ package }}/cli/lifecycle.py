@@ -161,9 +161,13 @@ def write_examples(bundle: Any) -> None:
     """Leaves a request body and a table to try the API and the scoring with."""
     import pandas as pd
 
+    from ..project import data
+
     rows = [example["features"] for example in bundle.examples]
     write_report("example", {"features": rows[0]})
-    pd.DataFrame(rows).to_csv(REPORTS / "example.csv", index=False)
+    own = getattr(data, "CSV", {})  # as scoring reads it
+    how = {name: own[name] for name in ("sep", "decimal", "encoding") if name in own}
+    pd.DataFrame(rows).to_csv(REPORTS / "example.csv", index=False, **how)
 
 
 @app.command()
