@@ -166,7 +166,7 @@ def test_a_run_of_the_model_has_a_bound() -> None:
         sizes.append(len(rows))
         return [-row for row in rows]
 
-    answer = gather.Gather(run)
+    answer = gather.Gather(run, lambda: False)
 
     async def many() -> list[int]:
         first = asyncio.gather(*(answer(i) for i in range(3 * gather.MOST + 5)))
