@@ -13,11 +13,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
+import uvicorn
+
 from ..bundle import POINTER
 from ..errors import UserError
 from ..settings import CANDIDATE, PACKAGE, Settings
 from . import logs
-from .journal.store import journal_at
 from .workers import processes
 from .workers.meters import Meters
 
@@ -54,9 +55,8 @@ def run(
 
     `meters` are given where this is one of several workers.
     """
-    import uvicorn
-
-    from .app import create_app  # heavy, and of no use where workers answer
+    from .app import create_app  # heavy, and of no use to the parent of workers
+    from .journal.store import journal_at
 
     logs.configure(settings.serving.log_level)
     journal = journal_at(settings.journal.url) if settings.journal.url else None

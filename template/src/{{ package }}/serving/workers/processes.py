@@ -4,6 +4,7 @@ They are forked from a process that has imported what they need and does nothing
 share the memory of it, and one that is started again answers at once.
 """
 
+import gc
 import logging
 import os
 import signal
@@ -87,6 +88,7 @@ def _run(work: Callable[..., None], *given: Any) -> None:
             parent.join()
         os.kill(os.getpid(), signal.SIGTERM)
 
+    gc.freeze()  # a collection would write to what is shared, and so copy it
     threading.Thread(target=ends_with_parent, name="parent", daemon=True).start()
     try:
         work(*given)
