@@ -25,8 +25,7 @@ WORKERS = 2
 
 @pytest.fixture
 def server(bundles: Path, journal_url: str) -> Iterator[Server]:
-    own = {"SERVING_WORKERS": str(WORKERS), "JOURNAL_URL": journal_url}
-    with serving(bundles, **own) as process:
+    with serving(bundles, SERVING_WORKERS=str(WORKERS), JOURNAL_URL=journal_url) as process:
         yield process.ready()
         if process.process.poll() is None:
             process.stop()
@@ -62,6 +61,7 @@ def counted(port: int) -> float:
     return sum(v for n, v in told(port).items() if n.startswith("predictions_total"))
 
 
+@pytest.mark.format
 def test_two_workers_count_and_keep_all_and_come_back(
     server: Server, bundles: Path, journal_url: str, features: dict[str, Any]
 ) -> None:
@@ -112,9 +112,14 @@ def test_two_workers_count_and_keep_all_and_come_back(
     assert {answer["id"] for answer in answers + last} <= kept
 
 
-def test_workers_end_with_the_process_that_started_them(server: Server) -> None:
+def test_workers_end_with_the_processes_that_they_stem_from(server: Server) -> None:
+    earlier = pids(server)
+    assert len(earlier) == WORKERS
+    forked_by = int(Path(f"/proc/{min(earlier)}/stat").read_text().rpartition(")")[2].split()[1])
+    assert forked_by != server.process.pid
+    os.kill(forked_by, signal.SIGKILL)
+    wait_for(lambda: len(pids(server) - earlier) == WORKERS and not earlier & pids(server))
     workers = pids(server)
-    assert len(workers) == WORKERS
     server.process.kill()
     wait_for(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in workers))
 
@@ -122,7 +127,9 @@ def test_workers_end_with_the_process_that_started_them(server: Server) -> None:
 def test_what_no_worker_can_start_with_is_told_and_ends_all(bundles: Path) -> None:
     with serving(bundles, SERVING_WORKERS="2", SERVING_TOKENS="nonsense") as server:
         assert server.process.wait(30) == 1
-        assert "SERVING_TOKENS" in server.log.read_text()
+        (line,) = server.log.read_text().splitlines()
+        assert line.startswith("error: ")
+        assert "SERVING_TOKENS" in line
 
 
 def test_no_workers_is_one_clear_line(bundles: Path) -> None:

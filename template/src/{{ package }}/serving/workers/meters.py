@@ -49,7 +49,8 @@ class Meters:
             text = generate_latest(self.registry).decode()
             if self._before:
                 text = generate_latest(_Told(_families([self._before, text]))).decode()
-            write(self._mine, text)
+            if self.folder.exists():  # the parent may have ended
+                write(self._mine, text)
 
     def text(self) -> bytes:
         """What all workers counted."""

@@ -7,6 +7,7 @@ share the memory of it, and one that is started again answers at once.
 import gc
 import logging
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -20,47 +21,58 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from ...errors import UserError
+from ...files import write
 from ...settings import PACKAGE
 from .meters import Meters
 
 logger = logging.getLogger(__name__)
 SHARED = [f"{PACKAGE}.serving.run", f"{PACKAGE}.serving.app", f"{PACKAGE}.predictor"]
 """What is imported once for all of them."""
-REFUSED = 78
-"""The exit code of a worker that told a person what is wrong: it would be so again."""
 PAUSE = 1.0
 """Seconds before one is started again."""
-LONGEST = 30.0
+LOOK = 0.25
+"""Seconds between two looks at them; where the one that forks ended, the parent takes its workers
+for ended, too."""
+LONGEST = 15.0
 """Seconds that the journal's last lines may take in a stop, once requests have ended."""
 
 
 def keep(count: int, patience: float, work: Callable[..., None], *given: Any) -> None:
     """Runs `work(*given, Meters)` in so many processes, until SIGTERM or SIGINT.
 
-    A stop waits `patience` seconds for their requests, and for the journal. Raises SystemExit where
-    one of them cannot start for a reason that it has told.
+    A stop waits `patience` seconds for their requests, and for the journal. Raises UserError where
+    they cannot start at all.
     """
-    context = get_context("forkserver" if os.name == "posix" else "spawn")
+    if os.name != "posix":
+        raise UserError("serving.workers: more than one needs Linux or macOS; set it to 1")
+    context = get_context("forkserver")
     context.set_forkserver_preload(SHARED)
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     workers: list[BaseProcess] = []
 
-    def start(number: int) -> BaseProcess:
-        worker = context.Process(target=_run, args=(work, *given, Meters(Path(folder), number)))
-        worker.start()
-        return worker
-
     with TemporaryDirectory(prefix="serve-") as folder:
+        refusals = [Path(folder, f"{number}.refused") for number in range(count)]
+
+        def start(number: int) -> BaseProcess:
+            meters = Meters(Path(folder), number)
+            arguments = refusals[number], work, *given, meters
+            worker = context.Process(target=_run, args=arguments)
+            worker.start()
+            return worker
+
         try:
             workers += map(start, range(count))
+            first = set(workers)
             while True:
                 wait([worker.sentinel for worker in workers])
-                for number, worker in enumerate(workers):
+                for number, (worker, refusal) in enumerate(zip(workers, refusals, strict=True)):
                     if worker.is_alive():
                         continue
-                    if worker.exitcode == REFUSED:
-                        sys.exit(1)
-                    logger.error("worker %d ended with %s, starts again", number, worker.exitcode)
+                    why = refusal.read_text() if refusal.exists() else f"code {worker.exitcode}"
+                    if refusal.exists() and worker in first:
+                        raise UserError(why)
+                    refusal.unlink(missing_ok=True)
+                    logger.error("worker %d ended (%s) and is started again", number, why)
                     time.sleep(PAUSE)
                     workers[number] = start(number)
         except KeyboardInterrupt:
@@ -80,18 +92,26 @@ def _stop(workers: list[BaseProcess], seconds: float) -> None:
         worker.kill()
 
 
-def _run(work: Callable[..., None], *given: Any) -> None:
-    """What a worker does: ends with the process that started it, even if that one was killed."""
+def _run(refusal: Path, work: Callable[..., None], *given: Any) -> None:
+    """What a worker does: ends with the two processes it stems from, even if one was killed.
 
-    def ends_with_parent() -> None:
-        if (parent := parent_process()) is not None:
-            parent.join()
+    Why it cannot start, it writes into `refusal`.
+    """
+    forked_by, parent = os.getppid(), parent_process()
+    assert parent
+
+    def ends_with_parents() -> None:
+        while parent.is_alive() and os.getppid() == forked_by:
+            parent.join(LOOK)
         os.kill(os.getpid(), signal.SIGTERM)
 
     gc.freeze()  # a collection would write to what is shared, and so copy it
-    threading.Thread(target=ends_with_parent, name="parent", daemon=True).start()
+    threading.Thread(target=ends_with_parents, name="parent", daemon=True).start()
     try:
         work(*given)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
-        sys.exit(REFUSED)
+        write(refusal, str(error))
+        sys.exit(1)
+    finally:
+        if not parent.is_alive():  # nobody else would
+            shutil.rmtree(refusal.parent, ignore_errors=True)
