@@ -48,10 +48,11 @@ class Served:
 
     def try_once(self) -> None:
         """Finds out how long a run takes, before the first request does."""
-        row = columns(read([self.bundle.examples[0]["features"]]))
-        start = perf_counter()
-        self.bundle.scores_or_nan(row)
-        self.seconds = perf_counter() - start
+        for example in self.bundle.examples[:1]:
+            row = columns(read([example["features"]]))
+            start = perf_counter()
+            self.bundle.scores_or_nan(row)
+            self.seconds = perf_counter() - start
 
 
 class Live:

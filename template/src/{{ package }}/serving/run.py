@@ -62,10 +62,8 @@ def run(
     journal = journal_at(settings.journal.url) if settings.journal.url else None
     app = create_app(bundles, journal, settings, environment, meters)
     host, port = listener.getsockname()[:2]
-    if (
-        not (app.state.access or ipaddress.ip_address(host).is_loopback)
-        and not (meters and meters.number)  # the first of several says it for all
-    ):
+    first = meters is None or meters.number == 0  # of several workers one says it for all
+    if first and not app.state.access and not ipaddress.ip_address(host).is_loopback:
         logger.warning(
             "no token is set: whoever reaches %s:%s may read and erase predictions and set "
             "outcomes; set SERVING_TOKENS or serving.tokens_file",

@@ -32,8 +32,8 @@ Answer = dict[str, Any]
 TIME_FEATURE = project.TIME if KINDS.get(project.TIME or "") == "time" else None
 SLOW = 0.02
 """Seconds of a run from which on it takes a thread, so that it holds up nobody. For a fast model a
-thread costs more than it saves, and what it takes there is up to 15 ms of waiting for Python's
-lock, which must not keep it there."""
+thread costs more than it saves; in one it may wait some milliseconds for Python's lock, which must
+not keep it there."""
 
 
 class Unavailable(Exception):

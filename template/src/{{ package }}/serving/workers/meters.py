@@ -38,35 +38,38 @@ class Meters:
     def watch(self, registry: CollectorRegistry) -> None:
         """Takes in the registry of this worker, and what the one before it left."""
         self.registry, self._lock = registry, threading.Lock()
+        self._said = ""
         self._mine = self.folder / f"{self.number}.prom"
         left = _families([self._mine.read_text()]) if self._mine.exists() else []
         left = [one for one in left if one.type in ("counter", "histogram") or one.name in COUNTS]
         self._before = generate_latest(_Told(left)).decode()
 
-    def leave(self) -> None:
-        """Writes what this worker counted."""
+    def leave(self) -> str:
+        """Writes what this worker counted, and returns it; a disk that is full is told once."""
         with self._lock:
             text = generate_latest(self.registry).decode()
             if self._before:
                 text = generate_latest(_Told(_families([self._before, text]))).decode()
-            if self.folder.exists():  # the parent may have ended
-                write(self._mine, text)
+            try:
+                if self.folder.exists():  # the parent may have ended
+                    write(self._mine, text)
+            except OSError as error:
+                if self._said != (said := reason(error)):
+                    logger.error("metrics: cannot be left for other workers: %s", said)
+                self._said = said
+            return text
 
     def text(self) -> bytes:
         """What all workers counted."""
-        self.leave()
-        texts = [path.read_text() for path in sorted(self.folder.glob("[0-9]*.prom"))]
-        return generate_latest(_Told(_families(texts)))
+        texts = {self._mine: self.leave()}
+        for path in self.folder.glob("[0-9]*.prom"):
+            texts[path] = texts.get(path) or path.read_text()
+        return generate_latest(_Told(_families(texts[path] for path in sorted(texts))))
 
     async def keep(self) -> None:
         """Writes again and again, for as long as the application runs."""
-        said = ""
         while True:
-            try:
-                await asyncio.to_thread(self.leave)
-            except OSError as error:
-                if said != (said := reason(error)):
-                    logger.error("metrics: what this worker counts is not told: %s", said)
+            await asyncio.to_thread(self.leave)
             await asyncio.sleep(EVERY)
 
 

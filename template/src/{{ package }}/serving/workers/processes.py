@@ -31,8 +31,8 @@ SHARED = [f"{PACKAGE}.serving.run", f"{PACKAGE}.serving.app", f"{PACKAGE}.predic
 PAUSE = 1.0
 """Seconds before one is started again."""
 LOOK = 0.25
-"""Seconds between two looks at them; where the one that forks ended, the parent takes its workers
-for ended, too."""
+"""Seconds between a worker's looks at the processes it stems from. Where the one that forks was
+killed, its workers are taken for ended, so they must end."""
 LONGEST = 15.0
 """Seconds that the journal's last lines may take in a stop, once requests have ended."""
 
