@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from importlib.util import find_spec
@@ -166,7 +167,7 @@ def test_a_run_of_the_model_has_a_bound() -> None:
         sizes.append(len(rows))
         return [-row for row in rows]
 
-    answer = gather.Gather(run)
+    answer = gather.Gather(run, lambda: False)
 
     async def many() -> list[int]:
         first = asyncio.gather(*(answer(i) for i in range(3 * gather.MOST + 5)))
@@ -175,6 +176,48 @@ def test_a_run_of_the_model_has_a_bound() -> None:
 
     assert asyncio.run(many()) == [*(-i for i in range(3 * gather.MOST + 5)), 1]
     assert sizes == [gather.MOST] * 3 + [5, 1]
+
+
+def test_a_slow_model_holds_up_nobody(
+    client: TestClient, features: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served, sizes = state(client).served, []
+    fast = served.bundle.predictor
+
+    def slow(left: Any, right: Any) -> Any:
+        sizes.append(len(left))
+        time.sleep(0.5)
+        return fast(left, right)
+
+    monkeypatch.setitem(served.bundle.__dict__, "predictor", slow)
+    served.try_once()  # as it is done when it is loaded
+    assert served.seconds > service.SLOW
+    asked: list[int] = []
+
+    def ask() -> None:
+        asked.append(client.post("/predictions", json={"features": features}).status_code)
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    wait_for(lambda: len(sizes) == 2)
+    start = time.monotonic()
+    for _ in range(5):
+        assert client.get("/healthz").status_code == 200
+        assert client.post("/predictions", json={}).status_code == 422
+    assert time.monotonic() - start < 0.4
+    for thread in threads:
+        thread.join()
+    assert asked == [200] * 4
+    assert sum(sizes) == 5
+    assert len(sizes) <= 4, "what comes meanwhile shares the next run"
+
+    # Fast again, it is soon back where a thread costs nothing.
+    monkeypatch.setitem(served.bundle.__dict__, "predictor", fast)
+    for _ in range(50):
+        ask()
+    assert served.seconds < service.SLOW
+    assert asked == [200] * 54
 
 
 @pytest.mark.problem
@@ -828,7 +871,7 @@ import sys
 from pathlib import Path
 from flight_delays import predictor
 from flight_delays.bundle import load
-from flight_delays.serving import run
+from flight_delays.serving import app, run
 load(Path(sys.argv[1]))
 heavy = {"mlflow", "wandb", "matplotlib", "river"}
 if predictor.FILE.endswith(".onnx"):  # scikit-learn itself takes pandas where there is one
@@ -983,7 +1026,7 @@ def test_an_outcome_is_kept_as_the_target_has_it(bundles: Path, start: Any) -> N
 def test_a_time_out_of_range_is_refused_and_hurts_nobody_else(bundles: Path, start: Any) -> None:
     client = start()
     example = json.loads((bundles / "1" / "examples.json").read_text())[0]["features"]
-    for time in ("0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"):
-        answer = client.post("/predictions", json={"features": example, "time": time})
+    for when in ("0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"):
+        answer = client.post("/predictions", json={"features": example, "time": when})
         assert answer.status_code == 422, answer.text
         assert "time" in answer.text

@@ -162,6 +162,8 @@ class Serving(Section):
 
     host: str = "127.0.0.1"
     port: int = Field(8000, ge=0, le=65535)
+    workers: int = Field(1, gt=0)
+    """Processes that answer, one processor each (see serving/workers/processes.py)."""
     bundles: Path = Path("var/bundles")
     """A folder of bundles for each environment, or, in the image of a version, a bundle."""
     poll: float = Field(5.0, gt=0)

@@ -4,7 +4,7 @@ import asyncio
 import json
 import os
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -27,22 +27,30 @@ from .middleware import Edge
 from .own_routes import add_own_routes
 from .routes import outcomes, predictions, state, stored_predictions
 from .service import NotFound, Service, Unanswerable, Unavailable
+from .workers.meters import Meters
 
 ERRORS_SHOWN = 20
 """Errors told of one request: a large batch may hold thousands."""
+LONGEST = 5.0
+"""Seconds that a request waits for a line that another worker may not have written, at most."""
 
 
 def create_app(
-    bundles: Path, journal: Journal | None, settings: Settings, environment: str = ""
+    bundles: Path,
+    journal: Journal | None,
+    settings: Settings,
+    environment: str = "",
+    meters: Meters | None = None,
 ) -> FastAPI:
     """The application that serves `bundles`/`current` and writes to `journal` if there is one.
 
-    `environment` is what the journal calls it; a row without one counts as production's. Raises
-    UserError where project/routes.py cannot be added, or the tokens are not what they should be.
+    `environment` is what the journal calls it; a row without one counts as production's. `meters`
+    are given where this is one of several workers. Raises UserError where project/routes.py cannot
+    be added, or the tokens are not what they should be.
     """
     tokens = access(settings.serving)
     writer = None if journal is None else _writer(journal, settings)
-    metrics = Metrics(writer)
+    metrics = Metrics(writer, workers=meters)
     live = Live(bundles, metrics)
     candidate = shadow = canary = None
     if settings.serving.candidate:
@@ -50,6 +58,8 @@ def create_app(
         if settings.serving.shadow and writer is not None:
             shadow = Shadow(candidate, writer, metrics)
     service = Service(live, writer, metrics, environment, shadow)
+    if meters is not None:
+        service.elsewhere = min(settings.journal.flush_seconds + 0.5, LONGEST)
     if candidate is not None and settings.serving.canary:
         beside = Service(candidate, writer, metrics, environment)
         canary = Canary(settings.serving, service, beside)
@@ -68,10 +78,16 @@ def create_app(
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         if writer is not None:
             writer.start()
+        if meters is not None:
+            meters.watch(metrics.registry)
+            with suppress(Exception):  # whatever it is, it is tried again, and told
+                await live.look()  # others answer meanwhile: no request gets a 503 here
         watched = [each for each in (live, candidate, canary) if each is not None]
         watching = [asyncio.create_task(each.watch()) for each in watched]
         if shadow is not None:
             shadow.start()
+        if meters is not None:
+            watching.append(asyncio.create_task(meters.keep()))
         yield
         for task in watching:
             task.cancel()
@@ -79,6 +95,8 @@ def create_app(
             await asyncio.to_thread(shadow.stop)
         if writer is not None:
             await asyncio.to_thread(writer.stop)
+        if meters is not None:
+            meters.leave()
 
     app = FastAPIOffline(  # its /docs needs nothing from another host
         title=settings.model.name,

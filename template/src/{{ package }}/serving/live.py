@@ -6,8 +6,10 @@ import gc
 import logging
 from contextlib import suppress
 from pathlib import Path
+from time import perf_counter
 
 from ..bundle import POINTER, Bundle, load
+from ..contract import columns, read
 from ..errors import BundleError, Unreadable, passing, reason
 from .metrics import CandidateMetrics, Metrics
 
@@ -37,6 +39,20 @@ class Served:
             and sum(summary["counts"].values()) + summary["missing"] == summary["rows"] > 0
         }
         """The categories that training saw, of each derived column where all of them were kept."""
+        self.seconds = 0.0
+        """How long a run takes, of late: whether it may hold up others, see service.SLOW."""
+
+    def took(self, seconds: float) -> None:
+        """Takes in how long a run took; one that was held up by something else says little."""
+        self.seconds += 0.1 * (seconds - self.seconds)
+
+    def try_once(self) -> None:
+        """Finds out how long a run takes, before the first request does."""
+        for example in self.bundle.examples[:1]:
+            row = columns(read([example["features"]]))
+            start = perf_counter()
+            self.bundle.scores_or_nan(row)
+            self.seconds = perf_counter() - start
 
 
 class Live:
@@ -129,6 +145,7 @@ class Live:
 
     def _load(self, path: Path) -> Served:
         served = Served(load(path), self.metrics)
+        served.try_once()
         # Reading a model leaves some 10 MB of holes that the C library would keep (glibc only).
         with suppress(OSError, AttributeError, TypeError):
             ctypes.CDLL(None).malloc_trim(0)

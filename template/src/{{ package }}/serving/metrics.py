@@ -4,12 +4,13 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
 from .journal.queue import Writer
+from .workers.meters import Meters
 
 MONITOR_REPORT = Path("reports/monitor.json")
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
@@ -18,8 +19,11 @@ BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10
 class Metrics:
     """The meters of one application, in a registry of its own."""
 
-    def __init__(self, writer: Writer | None, report: Path = MONITOR_REPORT) -> None:
+    def __init__(
+        self, writer: Writer | None, report: Path = MONITOR_REPORT, workers: Meters | None = None
+    ) -> None:
         self.registry = registry = CollectorRegistry()
+        self.workers = workers
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
         self.served: str | None = None
@@ -64,6 +68,10 @@ class Metrics:
             self._bound[key] = bound
         bound[0].inc()
         bound[1].observe(seconds)
+
+    def text(self) -> bytes:
+        """What Prometheus reads: all workers' where there are several."""
+        return self.workers.text() if self.workers else generate_latest(self.registry)
 
 
 class CandidateMetrics:

@@ -2,11 +2,12 @@
 
 import json
 import logging
+import math
 import os
 import re
 from contextvars import ContextVar
 from itertools import count
-from time import perf_counter, time_ns
+from time import perf_counter, time, time_ns
 
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -18,11 +19,10 @@ from .metrics import Metrics
 logger = logging.getLogger(__name__)
 REQUEST_ID = re.compile(rb"[\w.:/+=-]{1,128}")
 """What is taken as an id: the rest could forge a line in somebody's log."""
+ID = re.compile("[0-9a-f]{32}")
+"""What new_ids makes."""
 LOAD_TEST: ContextVar[bool] = ContextVar("load_test", default=False)
 """Whether the request being served says X-Load-Test: it is answered, and nothing of it is kept."""
-
-_PROCESS = f"{os.urandom(6).hex()}-"
-_serial = count(1)
 
 
 def new_ids(n: int) -> list[str]:
@@ -32,6 +32,11 @@ def new_ids(n: int) -> list[str]:
     """
     now, random = f"{time_ns() // 1_000_000:012x}", os.urandom(10 * n).hex()
     return [now + random[i : i + 20] for i in range(0, 20 * n, 20)]
+
+
+def age(id: str) -> float:
+    """Seconds since such an id was made; infinite for any other text."""
+    return time() - int(id[:12], 16) / 1000 if ID.fullmatch(id) else math.inf
 
 
 class Edge:
@@ -48,6 +53,7 @@ class Edge:
     ) -> None:
         self.app, self.metrics, self.limit, self.access_log = app, metrics, limit, access_log
         self.root_path, self.access = root_path, access
+        self.prefix, self.serial = f"{os.urandom(6).hex()}-", count(1)  # workers share modules
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves one request."""
@@ -71,7 +77,7 @@ class Edge:
                 coding = value
         if self.root_path:
             _add_prefix(self.root_path, scope)
-        name = request.decode() if request else f"{_PROCESS}{next(_serial)}"
+        name = request.decode() if request else f"{self.prefix}{next(self.serial)}"
         REQUEST.set(name)  # each request runs in a context of its own
         status, started = 500, False
 

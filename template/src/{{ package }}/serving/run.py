@@ -19,8 +19,8 @@ from ..bundle import POINTER
 from ..errors import UserError
 from ..settings import CANDIDATE, PACKAGE, Settings
 from . import logs
-from .app import create_app
-from .journal.store import journal_at
+from .workers import processes
+from .workers.meters import Meters
 
 logger = logging.getLogger(__name__)
 FOLLOW = f"{PACKAGE}.serving.follow"
@@ -44,13 +44,26 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def run(bundles: Path, settings: Settings, listener: socket.socket, environment: str = "") -> None:
-    """Answers until SIGTERM or SIGINT, then finishes what is under way and the journal."""
+def run(
+    bundles: Path,
+    settings: Settings,
+    listener: socket.socket,
+    environment: str = "",
+    meters: Meters | None = None,
+) -> None:
+    """Answers until SIGTERM or SIGINT, then finishes what is under way and the journal.
+
+    `meters` are given where this is one of several workers.
+    """
+    from .app import create_app  # heavy, and of no use to the parent of workers
+    from .journal.store import journal_at
+
     logs.configure(settings.serving.log_level)
     journal = journal_at(settings.journal.url) if settings.journal.url else None
-    app = create_app(bundles, journal, settings, environment)
+    app = create_app(bundles, journal, settings, environment, meters)
     host, port = listener.getsockname()[:2]
-    if not app.state.access and not ipaddress.ip_address(host).is_loopback:
+    first = meters is None or meters.number == 0  # of several workers one says it for all
+    if first and not app.state.access and not ipaddress.ip_address(host).is_loopback:
         logger.warning(
             "no token is set: whoever reaches %s:%s may read and erase predictions and set "
             "outcomes; set SERVING_TOKENS or serving.tokens_file",
@@ -89,7 +102,12 @@ def serve(env: str, settings: Settings, follow: bool = True) -> None:
     if not one:
         bundles /= env
     with _follower(env, settings) if follow else nullcontext():
-        run(bundles, settings, listener, env)
+        if settings.serving.workers == 1:
+            run(bundles, settings, listener, env)
+        else:
+            logs.configure(settings.serving.log_level)
+            work = run, bundles, settings, listener, env
+            processes.keep(settings.serving.workers, settings.serving.stop_seconds, *work)
 
 
 def _refuse_candidate(env: str, settings: Settings, one: bool) -> None:

@@ -1,10 +1,11 @@
 """From requests to answers: predicts, journals, and looks after what was predicted."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from operator import attrgetter
-from typing import Any
+from time import perf_counter, sleep
+from typing import Any, TypeVar
 
 import numpy as np
 from sqlalchemy.exc import SQLAlchemyError
@@ -20,14 +21,19 @@ from .journal.store import Journal
 from .journal.tables import line, outcome_line
 from .live import Live, Served
 from .metrics import Metrics
-from .middleware import new_ids
+from .middleware import age, new_ids
 from .schemas import PredictionRequest, StoredPrediction
 
 _features = attrgetter("features")
+T = TypeVar("T")
 Requests = Sequence[PredictionRequest]
 Answer = dict[str, Any]
 """`prediction`, and `probabilities` of a classification; `id` and `version` once it is recorded."""
 TIME_FEATURE = project.TIME if KINDS.get(project.TIME or "") == "time" else None
+SLOW = 0.02
+"""Seconds of a run from which on it takes a thread, so that it holds up nobody. For a fast model a
+thread costs more than it saves; in one it may wait some milliseconds for Python's lock, which must
+not keep it there."""
 
 
 class Unavailable(Exception):
@@ -55,7 +61,9 @@ class Service:
     ) -> None:
         self.live, self.writer, self.metrics, self.shadow = live, writer, metrics, shadow
         self.environment = environment
-        self.one = Gather(self._gathered)
+        self.elsewhere = 0.0
+        """Seconds that a line may wait in other workers' queues; 0 where there are none."""
+        self.one = Gather(self._gathered, self._slow)
         """Answers one row, in one run of the model with all that come with it."""
 
     @property
@@ -77,13 +85,17 @@ class Service:
                 raise answer
         return self._record(served, requests, found)  # type: ignore[arg-type]
 
+    def _slow(self) -> bool:
+        return self.live.served is not None and self.live.served.seconds > SLOW
+
     def _gathered(self, requests: Requests) -> list[Answer | Exception]:
-        served = self.served
+        served, start = self.served, perf_counter()
         found = self._answers(served, requests)
         good = [i for i, answer in enumerate(found) if isinstance(answer, dict)]
         recorded = self._record(served, [requests[i] for i in good], [found[i] for i in good])  # type: ignore
         for i, answer in zip(good, recorded, strict=True):
             found[i] = answer
+        served.took(perf_counter() - start)
         return found
 
     def _answers(self, served: Served, requests: Requests) -> list[Answer | Exception]:
@@ -148,7 +160,7 @@ class Service:
     def stored(self, id: str) -> StoredPrediction:
         """A prediction with its features and its outcome; raises NotFound."""
         with self._journal() as journal:
-            record = journal.get(id)
+            record = self._looked_for(id, lambda: journal.get(id))
         if record is None:
             raise NotFound(f"no prediction {id}")
         values = record._asdict() | record.prediction | {"time": record.at.replace(tzinfo=UTC)}
@@ -157,12 +169,13 @@ class Service:
     def erase(self, id: str) -> None:
         """Erases a prediction and its outcomes; raises NotFound."""
         with self._journal() as journal:
-            erased = journal.erase(id)
+            erased = self._looked_for(id, lambda: journal.erase(id))
         if not erased:
             raise NotFound(f"no prediction {id}")
 
     def erase_key(self, key: str) -> int:
         """Erases all predictions of a key, and their outcomes; says how many there were."""
+        sleep(self.elsewhere)
         with self._journal() as journal:
             return journal.erase_key(key)
 
@@ -180,6 +193,13 @@ class Service:
         """Whether there is such a prediction; yes if the journal cannot be asked."""
         writer = self._writer()
         try:
-            return writer.holds(id) or writer.journal.get(id) is not None
+            found = self._looked_for(id, lambda: writer.holds(id) or writer.journal.get(id))
+            return bool(found)
         except SQLAlchemyError:
             return True
+
+    def _looked_for(self, id: str, look: Callable[[], T]) -> T:
+        """What `look` finds, now or once another worker has written an id made just now."""
+        while not (found := look()) and 0 <= age(id) < self.elsewhere:
+            sleep(0.05)
+        return found
