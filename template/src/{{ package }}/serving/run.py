@@ -21,6 +21,7 @@ from ..settings import PACKAGE, Settings
 from . import logs
 from .app import create_app
 from .journal.store import journal_at
+from .protocol import Protocol
 
 logger = logging.getLogger(__name__)
 FOLLOW = f"{PACKAGE}.serving.follow"
@@ -59,6 +60,7 @@ def run(bundles: Path, settings: Settings, listener: socket.socket, environment:
         )
     config = uvicorn.Config(
         app,
+        http=Protocol,
         log_config=None,
         access_log=False,
         server_header=False,
