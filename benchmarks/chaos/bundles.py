@@ -29,6 +29,6 @@ def cut(case: Case) -> None:
         served = [*server.load.versions]
         case.expect(served == [held], f"a damaged bundle was served: {served}")
         registry.set_alias("test", other)
-        wait_for(lambda: server.load.version == other, "the whole bundle is served")
+        server.follows(other)
     case.none_failed(server)
     case.notes.append(f"{len(files)} files, 3 cuts of each")

@@ -3,7 +3,6 @@
 import itertools
 import json
 import os
-import random
 import shutil
 import signal
 import socket
@@ -220,6 +219,10 @@ class Server:
         lines = self.get("/metrics")[1].splitlines()
         return next(float(line.split()[1]) for line in lines if line.startswith(f"{name} "))
 
+    def follows(self, version: str) -> None:
+        """Waits until that version is what clients are answered by."""
+        wait_for(lambda: self.load.version == version, f"version {version} is served")
+
     def stop(self, how: signal.Signals = signal.SIGTERM) -> int:
         """Ends the process by a signal; its exit code."""
         if self.process.poll() is None:
@@ -240,11 +243,14 @@ class Server:
         """The last line of its log."""
         return (self.log.read_text(errors="replace").strip().splitlines() or [""])[-1][:300]
 
-    def resident(self) -> float:
-        """Resident memory in MB; 0 where it ended."""
+    def resident(self, what: str = "VmRSS") -> float:
+        """Resident memory in MB; 0 where it ended. VmHWM is the most since it was asked for."""
         with suppress(OSError, IndexError):
-            text = Path(f"/proc/{self.process.pid}/status").read_text()
-            return int(text.split("VmRSS:")[1].split()[0]) / 1024
+            home = Path(f"/proc/{self.process.pid}")
+            text = (home / "status").read_text()
+            if what == "VmHWM":
+                (home / "clear_refs").write_text("5")
+            return int(text.split(f"{what}:")[1].split()[0]) / 1024
         return 0.0
 
     def _watch(self) -> None:
@@ -262,12 +268,12 @@ def minutes(values: list[float]) -> tuple[float, float]:
 class Case:
     """A copy of a trained project, the current folder meanwhile, and a row of the table."""
 
-    def __init__(self, name: str, origin: Path, folder: Path, short: bool) -> None:
-        self.name, self.folder, self.short = name, folder, short
+    def __init__(self, origin: Path, folder: Path, short: bool) -> None:
+        self.folder, self.short = folder, short
         left = ".venv", "build", ".git", ".*_cache", "journal.db*", "bundles"
         shutil.copytree(origin, folder, ignore=shutil.ignore_patterns(*left))
         os.chdir(folder)
-        self.package = next(folder.glob("src/*/serving/app.py")).parents[1].name
+        self.package = package_of(folder)
         self.journal_url = f"sqlite:///{folder}/var/journal.db"
         self.environment = settled(folder) | QUICK | {"JOURNAL_URL": self.journal_url}
         self.sent = self.failed = self.expected = self.found = 0
@@ -277,13 +283,13 @@ class Case:
         self.answered: dict[str, float] = {}
         self.notes: list[str] = []
         self.broke: list[str] = []
-        versions = sorted(path.name for path in folder.glob("var/versions/[0-9]*"))
+        versions = sorted((path.name for path in folder.glob("var/versions/[0-9]*")), key=int)[-2:]
         examples = json.loads((folder / "var/versions" / versions[0] / "examples.json").read_text())
         self.rows = [{"features": one["features"]} for one in examples if "probe" not in one][:20]
         rows = self.module("contract").read([row["features"] for row in self.rows])
         load, predict = self.module("bundle").load, self.module("predict").predict
         self.answers = {v: predict(load(folder / "var/versions" / v), rows) for v in versions}
-        """What each version answers to each row."""
+        """What each of two versions answers to each row."""
 
     def module(self, name: str) -> Any:
         """A module of the project's package."""
@@ -293,6 +299,13 @@ class Case:
     def registry(self) -> Any:
         """The project's registry."""
         return self.module("registry.store").connect(self.module("settings").load())
+
+    def promote(self) -> str:
+        """Promotes to `test` the version that it does not hold, and returns that."""
+        registry, settings = self.registry, self.module("settings").load()
+        (other,) = {*self.answers} - {registry.alias("test")}
+        self.module("registry.promote").promote("test", settings, registry, version=other)
+        return other
 
     def run(self, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
         """A command of the package, to its end."""
@@ -318,20 +331,21 @@ class Case:
         Whatever was done within, no answer may be another version's, and a clean stop loses none.
         """
         server = Server(self, **settings)
-        server.load = Load(server.port, self, rate)
+        server.load = load = Load(server.port, self, rate)
         try:
+            wait_for(lambda: bool(load.version), "the first answer")
             yield server
         finally:
-            server.load.stop()
+            load.stop()
             code = server.stop()
-            self.sent += server.load.sent
-            self.failed += len(server.load.failed)
+            self.sent += load.sent
+            self.failed += len(load.failed)
             written = journalled(settings.get("JOURNAL_URL", self.journal_url))
-            self.lost = [id for id in server.load.answered if id not in written]
-            self.expected += len(server.load.answered)
-            self.found += len(server.load.answered) - len(self.lost)
+            self.lost = [id for id in load.answered if id not in written]
+            self.expected += len(load.answered)
+            self.found += len(load.answered) - len(self.lost)
             self.expect(code == 0, f"SIGTERM ended the server with {code}")
-            self.expect(not server.load.wrong, "; ".join(server.load.wrong[:1]))
+            self.expect(not load.wrong, "; ".join(load.wrong[:1]))
             if server.memory:
                 self.memory = "{:.0f} to {:.0f} MB".format(*minutes(server.memory))
 
@@ -345,6 +359,21 @@ class Case:
         first, last = minutes(server.memory)
         grew = last / first - 1
         self.expect(self.short or grew <= share, f"memory grew by {grew:.0%}")
+
+
+def package_of(project: Path) -> str:
+    """The name of a project's package."""
+    return next(project.glob("src/*/serving/app.py")).parents[1].name
+
+
+def few_rows(project: Path) -> Path:
+    """A file of the newest of a project's rows."""
+    import pandas as pd
+
+    source, few = next((project / "data").glob("*.parquet")), project / "var" / "few.csv"
+    few.parent.mkdir(exist_ok=True)
+    pd.read_parquet(source).tail(2000).to_csv(few, index=False)
+    return few
 
 
 def settled(folder: Path) -> dict[str, str]:
@@ -361,10 +390,3 @@ def journalled(url: str) -> set[str]:
     engine = sa.create_engine(url)
     with engine.connect() as connection:
         return set(connection.scalars(sa.text("SELECT id FROM predictions")))
-
-
-def random_moment(seconds: float) -> float:
-    """Some time within so many seconds; what is random here is not repeated."""
-    return random.random() * seconds  # noqa: S311
-
-

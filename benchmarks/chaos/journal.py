@@ -64,7 +64,7 @@ def cluster(case: Case, pg_ctl: Path) -> Iterator[tuple[Callable[..., None], str
         case.folder.parent.chmod(0o755)
 
     def run(*words: str) -> None:
-        command = [pg_ctl, "-D", home / "data", "-w", "-l", home / "log", *words]
+        command = [str(pg_ctl), "-D", f"{home}/data", "-w", "-l", f"{home}/log", *words]
         subprocess.run(command, check=True, cwd=home, stdout=subprocess.DEVNULL, user=user)
 
     run("initdb", "-o", "-U journal -A trust -E UTF8 --locale=C.UTF-8")
@@ -115,17 +115,15 @@ def held(case: Case) -> None:
 @fault("no file handles")
 def handles(case: Case) -> None:
     """Open connections are served on; what is promoted meanwhile is read once there are some."""
-    settings, registry = case.module("settings").load(), case.registry
     with case.served() as server:
-        pid, to = server.process.pid, next(v for v in case.answers if v != registry.alias("test"))
-        time.sleep(2)
+        pid = server.process.pid
         limits = resource.prlimit(pid, resource.RLIMIT_NOFILE)
         opened = len([*Path(f"/proc/{pid}/fd").iterdir()])
         resource.prlimit(pid, resource.RLIMIT_NOFILE, (opened // 2, limits[1]))
-        case.module("registry.promote").promote("test", settings, registry, version=to)
+        to = case.promote()
         time.sleep(5 if case.short else 30)
         case.expect(server.load.version != to, "a bundle was read without file handles")
         resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
-        wait_for(lambda: server.load.version == to, f"version {to} is served")
+        server.follows(to)
         wait_for(lambda: server.metric("bundle_refused") == 0, "bundle_refused says 0")
     case.none_failed(server)

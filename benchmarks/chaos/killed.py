@@ -1,13 +1,16 @@
 """Processes that are ended while they are under load."""
 
 import os
+import random
 import signal
 import time
+from functools import partial
+from pathlib import Path
 
-from frame import FLUSH, WRITE, Case, fault, random_moment, wait_for
+from frame import FLUSH, WRITE, Case, fault, wait_for
 
 
-def ended(case: Case, how: signal.Signals) -> list[tuple[float, float]]:
+def killing(case: Case, how: signal.Signals) -> list[tuple[float, float]]:
     """Ends the server by a signal and starts it again, some times; what it lost is in `case`.
 
     Returns when it was away. Requests may fail then, and at no other time.
@@ -15,12 +18,12 @@ def ended(case: Case, how: signal.Signals) -> list[tuple[float, float]]:
     with case.served(JOURNAL_FLUSH_SECONDS=str(FLUSH)) as server:
         away = []
         for _ in case.times(10, 2):
-            time.sleep(1 + random_moment(2))
+            time.sleep(1 + random.uniform(0, 2))
             follower, at = server.follower(), time.monotonic()
             server.stop(how)
             server.start()
             away.append((at, time.monotonic()))
-            wait_for(lambda pid=follower: not alive(pid), "the follower ends with its server", 30)
+            wait_for(partial(ended, follower), "the follower ends with its server", 30)
         wait_for(lambda: server.load.times[-1][0] > away[-1][1], "an answer")
     # What failed was sent shortly before the signal at the earliest.
     late = [
@@ -33,26 +36,22 @@ def ended(case: Case, how: signal.Signals) -> list[tuple[float, float]]:
     return away
 
 
-def alive(pid: int | None) -> bool:
-    """Whether there is such a process."""
-    try:
-        os.kill(pid or 0, 0)
-    except ProcessLookupError:
-        return False
-    return pid is not None
+def ended(pid: int | None) -> bool:
+    """Whether there is no such process."""
+    return pid is None or not Path(f"/proc/{pid}").exists()
 
 
 @fault("SIGTERM of the server")
 def terminated(case: Case) -> None:
     """A clean stop answers what is under way and writes all that was answered."""
-    ended(case, signal.SIGTERM)
+    killing(case, signal.SIGTERM)
     case.expect(not case.lost, f"{len(case.lost)} rows are not in the journal")
 
 
 @fault("SIGKILL of the server")
 def killed(case: Case) -> None:
     """A kill loses what was answered since the last write."""
-    away = ended(case, signal.SIGKILL)
+    away = killing(case, signal.SIGKILL)
     limit = FLUSH + WRITE
     ages = [min(at - case.answered[id] for at, _ in away if at + 1 > case.answered[id])
             for id in case.lost]  # fmt: skip
@@ -64,19 +63,13 @@ def killed(case: Case) -> None:
 @fault("SIGTERM and SIGKILL of the follower")
 def followers(case: Case) -> None:
     """The server answers on, starts another, and that one follows."""
-    settings, registry = case.module("settings").load(), case.registry
-    promote = case.module("registry.promote").promote
     with case.served() as server:
         for number in case.times(10, 2):
             wait_for(lambda: server.follower() is not None, "another follower")
-            time.sleep(random_moment(2))
+            time.sleep(random.uniform(0, 2))
             follower = server.follower()
             assert follower
             os.kill(follower, (signal.SIGKILL, signal.SIGTERM)[number % 2])
-            to = next(version for version in case.answers if version != registry.alias("test"))
-            promote("test", settings, registry, version=to)
-            wait_for(lambda to=to: server.load.version == to, f"version {to} is served")
+            server.follows(case.promote())
     case.none_failed(server)
     case.notes.append(f"{number + 1} times, each followed by a promotion")
-
-

@@ -1,7 +1,6 @@
 """A registry that is away, slow, wrong or points to nothing: what is served goes on."""
 
 import random
-import shutil
 import socket
 import sqlite3
 import threading
@@ -9,13 +8,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 
-from frame import Case, fault, wait_for
+from frame import Case, fault
 
 
 @fault("registry in var/ away, locked, garbage, without the version")
 def local(case: Case) -> None:
     """Each time what is promoted afterwards is followed."""
-    settings, promote = case.module("settings").load(), case.module("registry.promote").promote
     database, copy = case.folder / "var/mlflow.db", case.folder / "var/copy.db"
     seconds = 3 if case.short else 20
 
@@ -36,10 +34,10 @@ def local(case: Case) -> None:
             time.sleep(seconds)
 
     def garbage() -> None:
-        shutil.copy(database, copy)
+        content = database.read_bytes()
         database.write_bytes(random.randbytes(100_000))
         time.sleep(seconds)
-        copy.replace(database)
+        database.write_bytes(content)  # the same file: who has it open reads on
 
     def deleted() -> None:
         held = case.registry.alias("test")
@@ -52,10 +50,7 @@ def local(case: Case) -> None:
             before = server.load.version
             broken()
             case.expect(server.load.version == before, f"{broken.__name__}: it served another")
-            registry = case.registry
-            to = next(version for version in case.answers if version != registry.alias("test"))
-            promote("test", settings, registry, version=to)
-            wait_for(lambda to=to: server.load.version == to, f"{broken.__name__}: {to} is served")
+            server.follows(case.promote())
     case.none_failed(server)
     case.notes.append("each then followed by a promotion")
 
