@@ -112,7 +112,6 @@ class Load:
         self.wrong: list[str] = []
         self.times: list[tuple[float, float]] = []
         """When each answer came, and how long it took."""
-        self.sent = 0
         self._numbers = itertools.count(1)
         self._stop = threading.Event()
         self._threads = [
@@ -121,6 +120,11 @@ class Load:
         ]
         for thread in self._threads:
             thread.start()
+
+    @property
+    def sent(self) -> int:
+        """Requests that came to an end."""
+        return len(self.times) + len(self.failed)
 
     def stop(self) -> None:
         """Lets the requests under way end."""
@@ -133,7 +137,7 @@ class Load:
         while not self._stop.wait(max(0.0, due - time.monotonic())):
             start = time.monotonic()
             due = max(due + self.step, start)
-            self.sent = number = next(self._numbers)
+            number = next(self._numbers)
             row = None if number % 10 == 0 else number % len(self.singles)
             try:
                 connection = connection or Connection(self.port)
