@@ -112,11 +112,12 @@ def stand_in(behave: Callable[[socket.socket], None] | None) -> Iterator[str]:
 def remote(case: Case) -> None:
     """A server that starts while its registry is so serves what it had."""
     case.run("follow", "--once")
-    for name in [*SERVERS][:3] if case.short else SERVERS:
+    names = [*SERVERS][: 3 if case.short else None]
+    for name in names:
         with stand_in(SERVERS[name]) as address:
             with case.served(MLFLOW_TRACKING_URI=address) as server:
                 time.sleep(3 if case.short else 15)
                 follower = server.follower()
                 case.expect(follower is not None, f"{name}: the follower ended")
             case.none_failed(server)
-    case.notes.append(f"{len(SERVERS)} ways")
+    case.notes.append(f"{len(names)} ways")
