@@ -237,25 +237,37 @@ class Server:
             self.process.kill()
             raise Broken(f"the server did not end within 60 s of {how.name}") from None
 
+    def children(self) -> dict[int, bool]:
+        """The process ids of its children, and whether each is the follower."""
+        tasks = Path(f"/proc/{self.process.pid}/task").glob("*/children")
+        found = {}
+        for pid in "".join(task.read_text() for task in tasks).split():
+            with suppress(OSError):
+                found[int(pid)] = b".follow" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        return found
+
     def follower(self) -> int | None:
         """The process id of the follower; None while there is none."""
-        tasks = Path(f"/proc/{self.process.pid}/task").glob("*/children")
-        found = [int(pid) for task in tasks for pid in task.read_text().split()]
-        return found[0] if found else None
+        return next((pid for pid, follows in self.children().items() if follows), None)
+
+    def workers(self) -> list[int]:
+        """The process ids of its workers; none where it answers itself."""
+        return [pid for pid, follows in self.children().items() if not follows]
 
     def said(self) -> str:
         """The last line of its log."""
         return (self.log.read_text(errors="replace").strip().splitlines() or [""])[-1][:300]
 
     def resident(self, what: str = "VmRSS") -> float:
-        """Resident memory in MB; 0 where it ended. VmHWM is the most since it was asked for."""
-        with suppress(OSError, IndexError):
-            home = Path(f"/proc/{self.process.pid}")
-            text = (home / "status").read_text()
-            if what == "VmHWM":
-                (home / "clear_refs").write_text("5")
-            return int(text.split(f"{what}:")[1].split()[0]) / 1024
-        return 0.0
+        """Resident memory in MB, with its workers'; VmHWM is the most since it was asked for."""
+        total = 0
+        for pid in (self.process.pid, *self.workers()):
+            with suppress(OSError, IndexError):
+                text = Path(f"/proc/{pid}/status").read_text()
+                total += int(text.split(f"{what}:")[1].split()[0])
+                if what == "VmHWM":
+                    Path(f"/proc/{pid}/clear_refs").write_text("5")
+        return total / 1024
 
     def _watch(self) -> None:
         while self.process.poll() is None:

@@ -48,16 +48,41 @@ def terminated(case: Case) -> None:
     case.expect(not case.lost, f"{len(case.lost)} rows are not in the journal")
 
 
-@fault("SIGKILL of the server")
-def killed(case: Case) -> None:
-    """A kill loses what was answered since the last write."""
-    away = killing(case, signal.SIGKILL)
+def bounded(case: Case, away: list[tuple[float, float]]) -> None:
+    """Breaks where a row is lost that was answered long before what was killed."""
     limit = FLUSH + WRITE
-    ages = [min(at - case.answered[id] for at, _ in away if at + 1 > case.answered[id])
-            for id in case.lost]  # fmt: skip
+    ages = [
+        min((at - case.answered[id] for at, _ in away if at + 1 > case.answered[id]), default=99)
+        for id in case.lost
+    ]
     case.notes.append(f"oldest loss answered {max(ages, default=0):.2f} s before the kill")
     too_old = [age for age in ages if age > limit]
     case.expect(not too_old, f"{len(too_old)} lost rows were answered over {limit} s before")
+
+
+@fault("SIGKILL of the server")
+def killed(case: Case) -> None:
+    """A kill loses what was answered since the last write."""
+    bounded(case, killing(case, signal.SIGKILL))
+
+
+@fault("SIGKILL of one of two workers")
+def worker(case: Case) -> None:
+    """The other one answers, and the server starts a third."""
+    with case.served(SERVING_WORKERS="2", JOURNAL_FLUSH_SECONDS=str(FLUSH)) as server:
+        away = []
+        for _ in case.times(10, 2) if server.workers() else ():
+            wait_for(lambda: len(server.workers()) == 2, "there are two workers")
+            time.sleep(2 + random.uniform(0, 2))
+            away.append((time.monotonic(), 0.0))
+            os.kill(random.choice(server.workers()), signal.SIGKILL)
+            time.sleep(2)
+    case.notes.append(f"{len(away)} times" if away else "skipped: it has no workers")
+    case.answered = server.load.answered
+    # What it was answering is not answered: at most a request of each connection.
+    failed = len(server.load.failed)
+    case.expect(failed <= 4 * len(away), f"{failed} requests failed: {server.load.failed[-1:]}")
+    bounded(case, away)
 
 
 @fault("SIGTERM and SIGKILL of the follower")
