@@ -19,9 +19,9 @@ from ..bundle import POINTER
 from ..errors import UserError
 from ..settings import PACKAGE, Settings
 from . import logs
+from .access.limits import Limited
 from .app import create_app
 from .journal.store import journal_at
-from .protocol import Protocol
 
 logger = logging.getLogger(__name__)
 FOLLOW = f"{PACKAGE}.serving.follow"
@@ -60,7 +60,7 @@ def run(bundles: Path, settings: Settings, listener: socket.socket, environment:
         )
     config = uvicorn.Config(
         app,
-        http=Protocol,
+        http=Limited,
         log_config=None,
         access_log=False,
         server_header=False,

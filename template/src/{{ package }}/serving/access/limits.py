@@ -8,7 +8,7 @@ HEAD = 64 * 1024
 """Bytes of a request beside its body, at most: its path, its headers, what is between chunks."""
 
 
-class Protocol(HttpToolsProtocol):
+class Limited(HttpToolsProtocol):
     """Ends connections that send a path or headers without end, and those that send nothing."""
 
     _head = 0
