@@ -137,20 +137,17 @@ def slow(case: Case) -> None:
 
 @fault("schemathesis over the OpenAPI schema")
 def schemathesis(case: Case) -> None:
-    """All its checks, but one of one operation, while others are answered."""
+    """All its checks but one, while others are answered."""
     if not (uv := shutil.which("uv")):
         case.notes.append("skipped: no uv is installed")
         return
-    examples = 30 if case.short else 2500  # of each of the nine operations
-    # Which classes there are says the model, and no schema.
-    (case.folder / "schemathesis.toml").write_text(
-        '[[operations]]\ninclude-name = "PUT /predictions/{id}/outcome"\n'
-        "checks.positive_data_acceptance.enabled = false\n"
-    )
+    examples = 30 if case.short else 1700  # of each of the nine operations
     with case.served(rate=20) as server:
         done = subprocess.run(
             [uv, "tool", "run", "--python", sys.executable, SCHEMATHESIS, "run",
              f"http://127.0.0.1:{server.port}/openapi.json", "--no-color",
+             # No schema says which classes a model has, or that the year 1 has hours without a UTC.
+             "--exclude-checks", "positive_data_acceptance",
              "--max-examples", str(examples), "--generation-database", "none"],
             cwd=case.folder, capture_output=True, text=True, check=False,
         )  # fmt: skip
