@@ -22,7 +22,7 @@ $(READY): requirements.txt
 
 setup: $(READY) ## create .venv
 
-.PHONY: setup demo test test-fast test-full test-run test-engine lint bench bench-cycle variants constraints release requirements clean help
+.PHONY: setup demo test test-fast test-full test-run test-engine lint bench chaos bench-cycle variants constraints release requirements clean help
 demo: $(READY) ## the whole cycle on real flights, into DEST=build/demo
 	@.venv/bin/python demo/run.py '$(DEST)'
 
@@ -42,6 +42,9 @@ lint: $(READY) ## ruff and mypy on the template's own code
 
 bench: $(READY) ## measure against alternatives, as ratios
 	@.venv/bin/python benchmarks/run.py
+
+chaos: $(READY) ## break a project under load on purpose, and count what is lost (SHORT=1, ONLY='SIGKILL soak')
+	@.venv/bin/python benchmarks/run.py chaos $(if $(SHORT),--short) $(if $(ONLY),--only $(ONLY))
 
 bench-cycle: $(READY) ## compare the cycle with retraining schedules on data streams (SEEDS=3)
 	@.venv/bin/python benchmarks/cycle.py --seeds '$(or $(SEEDS),3)'

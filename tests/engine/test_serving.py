@@ -8,6 +8,7 @@ import logging
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -994,6 +995,43 @@ def test_a_kill_loses_only_what_came_since_the_last_write(
     server.stop(signal.SIGKILL)
     kept = {r.id for r in records(journal_url)}
     assert earlier <= kept <= earlier | last
+
+
+HEAD = b"POST /predictions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+CHUNKED = HEAD + b"transfer-encoding: chunked\r\n\r\n"
+
+
+def test_a_request_without_end_is_ended_and_so_is_a_connection_without_one(bundles: Path) -> None:
+    """What is no body has a limit of its own: it is read before the application sees it."""
+    with serving(bundles, JOURNAL_URL="", SERVING_KEEP_ALIVE_SECONDS="1") as server:
+        server.ready()
+
+        def answered(*parts: bytes) -> bytes:
+            with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
+                try:
+                    for part in parts:
+                        connection.sendall(part)
+                    return connection.recv(100)
+                except ConnectionError:  # it was closed while there was more to send
+                    return b"HTTP/1.1 400"
+
+        endless = [b"x" * 1000] * 1000
+        lines = [b"x: " + b"y" * 1000 + b"\r\n"] * 1000
+        for start, parts in (
+            (b"GET /", endless),
+            (HEAD, lines),
+            (HEAD + b"x: ", endless),
+            (CHUNKED + b"2;", endless),
+            (CHUNKED + b"2\r\n{}\r\n0\r\n", lines),
+        ):
+            assert answered(start, *parts).startswith(b"HTTP/1.1 400"), start
+        wrong = b" " * 300_000 + b"{}"
+        length = b"content-length: %d\r\n\r\n" % len(wrong)
+        assert answered(HEAD + length + wrong).startswith(b"HTTP/1.1 422")
+        chunks = [b"64\r\n" + b" " * 100 + b"\r\n"] * 20_000
+        last = b"2\r\n{}\r\n0\r\n\r\n"
+        assert answered(CHUNKED, b"".join(chunks), last).startswith(b"HTTP/1.1 422")
+        assert answered() == b""
 
 
 def test_a_port_in_use_is_one_clear_line(server: Server, bundles: Path) -> None:

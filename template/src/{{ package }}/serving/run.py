@@ -19,6 +19,7 @@ from ..bundle import POINTER
 from ..errors import UserError
 from ..settings import CANDIDATE, PACKAGE, Settings
 from . import logs
+from .access.limits import Limited
 from .workers import processes
 from .workers.meters import Meters
 
@@ -72,6 +73,7 @@ def run(
         )
     config = uvicorn.Config(
         app,
+        http=Limited,
         log_config=None,
         access_log=False,
         server_header=False,

@@ -1,1 +1,1 @@
-"""Who may ask what."""
+"""Who may ask what, and how much may come before it is known."""
