@@ -42,7 +42,7 @@ def pids(server: Server) -> set[int]:
     """The processes that answer, by their own log."""
     lines = [x for x in server.log.read_text().splitlines() if "Started server process" in x]
     found = {int(x.partition("process [")[2].partition("]")[0]) for x in lines}
-    return {pid for pid in found if os.path.exists(f"/proc/{pid}")}
+    return {pid for pid in found if Path(f"/proc/{pid}").exists()}
 
 
 def predict(port: int, body: Any, times: int) -> list[dict[str, Any]]:
@@ -121,7 +121,7 @@ def test_workers_end_with_the_processes_that_they_stem_from(server: Server) -> N
     wait_for(lambda: len(pids(server) - earlier) == WORKERS and not earlier & pids(server))
     workers = pids(server)
     server.process.kill()
-    wait_for(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in workers))
+    wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers))
 
 
 def test_what_no_worker_can_start_with_is_told_and_ends_all(bundles: Path) -> None:
