@@ -85,7 +85,7 @@ def garbage(case: Case) -> None:
                 at = random.randrange(len(whole))
                 sent = whole[:at] + random.randbytes(1) + whole[at + 1 :]
             found[answer_to(server, [sent])] += 1
-        judged(case, "garbage", found)
+        judged(case, "answered", found)
 
 
 @fault("bodies over the limit and floods of headers")

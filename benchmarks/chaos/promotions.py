@@ -21,7 +21,7 @@ def promotions(case: Case) -> None:
     moves(case)
 
 
-@fault("promotions and rollbacks with two workers")
+@fault("moves with two workers")
 def two_workers(case: Case) -> None:
     """Each swaps when it sees the pointer."""
     moves(case, workers=2)
