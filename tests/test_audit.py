@@ -106,7 +106,11 @@ def test_a_lookup_that_is_switched_off_says_so_and_fetches_nothing(template, tmp
     for url in ("none", "http://osv.example"):
         (made / "local.mk").write_text(f"AUDIT_URL = {url}\nAUDIT_IGNORE = GHSA-1 CVE-2\n")
         done = subprocess.run(
-            ["make", "--dry-run", "audit"], cwd=made, capture_output=True, text=True, check=True
+            ["make", "--no-print-directory", "--dry-run", "audit"],
+            cwd=made,
+            capture_output=True,
+            text=True,
+            check=True,
         )
         last = done.stdout.splitlines()[-1]
         assert ("pip-audit" in done.stdout) == (url != "none")
