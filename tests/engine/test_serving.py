@@ -1032,6 +1032,10 @@ def test_a_request_without_end_is_ended_and_so_is_a_connection_without_one(bundl
         last = b"2\r\n{}\r\n0\r\n\r\n"
         assert answered(CHUNKED, b"".join(chunks), last).startswith(b"HTTP/1.1 422")
         assert answered() == b""
+        for begun in (b"GET /hea", HEAD, HEAD + b"content-length: 9\r\n\r\n{"):
+            with socket.create_connection(("127.0.0.1", server.port), timeout=10) as slow:
+                slow.sendall(begun)
+                assert slow.recv(100) == b"", begun
 
 
 def test_a_port_in_use_is_one_clear_line(server: Server, bundles: Path) -> None:
