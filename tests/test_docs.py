@@ -49,6 +49,14 @@ def test_links_lead_somewhere(page):
         assert (page.parent / link).exists(), f"{page.name}: {link}"
 
 
+def test_each_threat_has_its_test():
+    page = (ROOT / "docs" / "threats.md").read_text()
+    code = "".join(path.read_text() for path in ROOT.glob("tests/**/test_*.py"))
+    named = set(re.findall(r"`(test_\w+)`", page))
+    assert len(named) > 30
+    assert not [name for name in named if f"def {name}(" not in code]
+
+
 def test_each_practice_has_its_file_and_its_command(template, tmp_path):
     folder = copy(template, tmp_path / "it")
     verbs = subprocess.run(["make", "help"], cwd=folder, capture_output=True, text=True, check=True)

@@ -15,12 +15,13 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, SplineTransformer
+from sklearn.tree import DecisionTreeRegressor
 
 from flight_delays import bundle as bundles
 from flight_delays import contract, errors, predictor, settings
 from flight_delays.batch import score
 from flight_delays.bundle import Bundle
-from flight_delays.errors import UserError
+from flight_delays.errors import BundleError, UserError
 from flight_delays.evaluation import unseen
 from flight_delays.project import features
 from flight_delays.project import model as project_model
@@ -367,6 +368,19 @@ def test_packages_that_serving_does_not_install_are_found(
     assert provenance.not_served(modules) == ["sklearn"]
     Path("pyproject.toml").write_text('[project]\ndependencies = ["scikit-learn>=1,<2"]')
     assert provenance.not_served({*modules, "scipy.sparse", "joblib"}) == []
+
+
+@pytest.mark.skipif(predictor.FILE != "model.skops", reason="ONNX holds no types")
+def test_types_that_nobody_listed_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, model = tmp_path / "model.skops", DecisionTreeRegressor().fit([[0], [1]], [0, 1])
+    store(model, 1, 0, path, monkeypatch)
+    monkeypatch.setattr(project_model, "TRUSTED", [])
+    with pytest.raises(BundleError, match=r"model\.skops: .*sklearn\.tree\._tree\.Tree"):
+        predictor.load(path)
+    with pytest.raises(UserError, match="read what they do, then add them"):
+        predictor.export(model, 1, 0, path)
 
 
 @pytest.mark.skipif(predictor.FILE != "model.skops", reason="ONNX needs no package of the model's")
