@@ -79,13 +79,9 @@ def teams_server(engine, monkeypatch) -> None:
     monkeypatch.setenv("TEST_MLFLOW", str(home / "bin" / "python"))
 
 
-@pytest.mark.parametrize(
-    "tests",
-    [
-        pytest.param("test_team.py", marks=pytest.mark.heavy(1.5)),
-        pytest.param("test_port.py", marks=[pytest.mark.heavy(3), pytest.mark.full]),
-    ],
-)
+@pytest.mark.full
+@pytest.mark.heavy(2)
+@pytest.mark.parametrize("tests", ["test_team.py", "test_port.py"])
 @pytest.mark.usefixtures("teams_server")
 def test_a_teams_mlflow(engine, tests):
     made = inner(engine, PROBLEMS[0], FORMATS[0])

@@ -95,7 +95,14 @@ def test_each_base_is_tried():
     assert set(AXES["serving_format"]) == {made["serving_format"] for made in IMAGES.values()}
 
 
-@pytest.fixture(scope="module", params=IMAGES)
+FULL = ("slim", "micromamba")
+"""Compose builds and runs the first, too; making conda's takes longest."""
+
+
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(b, marks=[pytest.mark.full] if b in FULL else []) for b in IMAGES],
+)
 def image(request, engine) -> Iterator[Project]:
     """A project that has trained, and its image `TAG` of that name."""
     answers: dict[str, str] = IMAGES[request.param]
