@@ -178,9 +178,7 @@ class Server:
     """`serve` of a project, as a process with its own follower; ready when constructed."""
 
     def __init__(self, case: "Case", **settings: str) -> None:
-        with socket.socket() as s:
-            s.bind(("127.0.0.1", 0))
-            self.port = s.getsockname()[1]
+        self.port: int = case.module("load.targets").free_port()
         self.case, self.log = case, case.folder / "server.log"
         self.settings = {"SERVING_PORT": str(self.port), "SERVING_POLL": str(POLL), **settings}
         self.memory: list[float] = []

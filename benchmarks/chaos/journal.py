@@ -3,7 +3,6 @@
 import os
 import resource
 import shutil
-import socket
 import sqlite3
 import subprocess
 import time
@@ -53,9 +52,7 @@ def find_pg_ctl() -> Path | None:
 @contextmanager
 def cluster(case: Case, pg_ctl: Path) -> Iterator[tuple[Callable[..., None], str]]:
     """A PostgreSQL of the case's own, which runs; what calls pg_ctl on it, and its URL."""
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
+    port = case.module("load.targets").free_port()
     home = case.folder.parent / "cluster"
     home.mkdir()
     user = "postgres" if os.geteuid() == 0 else None  # it does not run as root
