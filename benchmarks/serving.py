@@ -44,6 +44,8 @@ class Other(NamedTuple):
     body: str = '{"features": ROW}'
     """What is sent; ROW is the row's features."""
     rounds: int = 3
+    seconds: int = 1
+    """Of a round: a slow one must come to answer."""
 
 
 MLFLOW = "mlflow models serve --model-uri MODEL --env-manager local --workers 1 --port PORT"
@@ -56,7 +58,7 @@ OTHERS = {
         "bentoml==1.4.40", "bentoml serve bento:Peer --port PORT", "/predict", '{"rows": [ROW]}'
     ),
     "Ray Serve": Other("ray[serve]==2.60.0", "python -m rays PORT", "/predict", "ROW"),
-    "MLflow": Other("mlflow==3.17.2", MLFLOW, "/invocations", '{"dataframe_records": [ROW]}'),
+    "MLflow": Other("mlflow==3.17.2", MLFLOW, "/invocations", '{"dataframe_records": [ROW]}', 2, 4),
 }
 
 
@@ -95,13 +97,21 @@ class Server:
         self.ready = time.perf_counter() - start
 
     def processes(self) -> list[Path]:
-        """The folder in /proc of each of its processes (Linux)."""
-        session, found = os.getsid(self.process.pid), []
+        """The folder in /proc of each of its processes (Linux): descendants and its session."""
+        own, parents, found = self.process.pid, {}, set()
         for folder in Path("/proc").glob("[0-9]*"):
             with suppress(OSError):
-                if int((folder / "stat").read_text().rpartition(")")[2].split()[3]) == session:
-                    found.append(folder)
-        return found
+                fields = (folder / "stat").read_text().rpartition(")")[2].split()
+                parents[int(folder.name)] = int(fields[1])
+                if int(fields[3]) == own:
+                    found.add(int(folder.name))
+        for pid in parents:
+            above = pid
+            while above in parents and above != own:
+                above = parents[above]
+            if above == own:
+                found.add(pid)
+        return [Path(f"/proc/{pid}") for pid in found]
 
     def memory(self) -> float:
         """MB of all its processes, what they share counted once."""
@@ -125,11 +135,15 @@ class Server:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for how in (signal.SIGTERM, signal.SIGKILL):
+        processes = self.processes()
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGTERM)
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(20)
+        for folder in processes:
             with suppress(ProcessLookupError):
-                os.killpg(self.process.pid, how)
-            with suppress(subprocess.TimeoutExpired):
-                self.process.wait(20)
+                os.kill(int(folder.name), signal.SIGKILL)
+        self.process.wait()
         self.log.close()
         self.folder.cleanup()
 
@@ -137,8 +151,8 @@ class Server:
 class Bench:
     """A project, and how its server and those of others are started."""
 
-    def __init__(self, project: Path, bundles: Path, seconds: int = 1) -> None:
-        self.project, self.bundles, self.seconds = project, bundles, seconds
+    def __init__(self, project: Path, bundles: Path) -> None:
+        self.project, self.bundles = project, bundles
         self.bundle = bundles / (bundles / "current").read_text().strip()
         self.package = next((project / "src").glob("*/serving/app.py")).parent.parent.name
         examples = json.loads((self.bundle / "examples.json").read_text())
@@ -183,10 +197,9 @@ class Bench:
         """Ours beside another: medians of rounds in turns."""
         other = OTHERS[name]
         with self.other(other) as theirs, self.own() as ours:
-            theirs_sent = self.requests(other.path, other.body)
-            found = self.turns(
-                {"ours": (ours, self.requests()), "theirs": (theirs, theirs_sent)}, other.rounds
-            )
+            asked = self.requests(other.path, other.body)
+            pair = {"ours": Asked(ours, self.requests()), "theirs": Asked(theirs, asked)}
+            found = self.turns(pair, other.rounds, other.seconds)
             result: dict[str, Any] = {
                 "connections": {n: ratios(*rows) for n, rows in found.items()},
                 "ready": theirs.ready,
@@ -202,9 +215,9 @@ class Bench:
     def workers(self) -> dict[str, Any]:
         """Ours with two workers beside ours with one."""
         with self.own(WORKERS) as many, self.own() as single:
-            found = self.turns(
-                {"ours": (many, self.requests()), "theirs": (single, self.requests())}, 5, (32, 128)
-            )
+            asked = self.requests()
+            pair = {"ours": Asked(many, asked), "theirs": Asked(single, asked)}
+            found = self.turns(pair, 5, 1, (32, 128))
             return {
                 "connections": {n: ratios(*rows) for n, rows in found.items()},
                 "own_memory": many.memory(),
@@ -213,24 +226,32 @@ class Bench:
 
     def turns(
         self,
-        pair: dict[str, tuple[Server, list[Request]]],
+        pair: dict[str, "Asked"],
         rounds: int,
+        seconds: int,
         connections: tuple[int, ...] = CONNECTIONS,
     ) -> dict[int, tuple[list["Round"], list["Round"]]]:
         """So many rounds of each server at each number of connections."""
         for server, requests in pair.values():
-            measure(server.port, requests, 8, 1)
+            measure(server.port, requests, 8, 2)
         found: dict[int, tuple[list[Round], list[Round]]] = {n: ([], []) for n in connections}
         for number in range(rounds):
             for n in connections:
                 # whoever goes first may find a colder machine: take turns
                 for name in sorted(pair, reverse=bool(number % 2)):
                     server, requests = pair[name]
-                    before = server.cpu()
-                    seen = measure(server.port, requests, n, self.seconds)
-                    used = (server.cpu() - before) / (seen.rate * self.seconds)
+                    before, long = server.cpu(), seconds if name == "theirs" else 1
+                    seen = measure(server.port, requests, n, long)
+                    used = (server.cpu() - before) / (seen.rate * long)
                     found[n][name == "theirs"].append(Round(seen, used))
         return found
+
+
+class Asked(NamedTuple):
+    """A server, and what it is sent."""
+
+    server: Server
+    requests: list[Request]
 
 
 class Round(NamedTuple):
@@ -282,11 +303,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("project", type=Path)
     parser.add_argument("--bundles", type=Path, required=True)
-    parser.add_argument("--seconds", type=int, default=1, help="of each measurement")
     parser.add_argument("--only", choices=[*OTHERS, "workers"], nargs="+")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
-    bench = Bench(given.project.resolve(), given.bundles.resolve(), given.seconds)
+    bench = Bench(given.project.resolve(), given.bundles.resolve())
     print(f"client: {'wrk' if WRK else 'Python, for there is no wrk'}")
     found = {}
     for name in given.only or [*OTHERS, "workers"]:
