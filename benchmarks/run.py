@@ -2,7 +2,7 @@
 
 Renders the default project into build/bench, trains it, and runs each benchmark in the project's
 own environment. Ratios of one run can be compared; times of two runs cannot. What is printed is in
-build/bench.json, too, with the machine and the versions of the packages.
+build/bench.json, too, with the machine; a picture of the servers is beside it.
 """
 
 import json
@@ -85,6 +85,7 @@ def main() -> None:
             found[name] = json.loads(out.read_text())
     result = HERE.parent / "build" / "bench.json"
     result.write_text(json.dumps(found, indent=2) + "\n")
+    inside("serving_picture.py", result, result.with_name("serving.png"))
     print(f"\n{result.relative_to(HERE.parent)}: {found['machine']}")
 
 
