@@ -73,11 +73,13 @@ class Manifest(_Format):
     judged: JudgedOn | None = None
     """On what `metrics` were measured, and what the gates compare; None in a bundle of 0.1.0."""
     metrics: dict[str, float]
-    """Of the rows that judged, by models that had not seen them."""
+    """Of the rows that judged, by models that had not seen them; who knows of one imported."""
     parity: float
     """Largest difference between the exported and the trained model on held-out rows and probes."""
     contract: str
     lock: str
+    imported: str = ""
+    """SHA-256 of the file that the model was read from; empty where it was trained here."""
     train: dict[str, Any] = {}
     """The settings of [train]. Bundles of 0.1.0 have neither these nor the next two fields."""
     python: str = ""

@@ -61,6 +61,34 @@ def train(
     _train(settings, registry, _snapshot(settings, snapshot))
 
 
+@app.command("import")
+def import_model(
+    model: str,
+    yes: Annotated[bool, typer.Option(help="read a pickle, which may run any code")] = False,
+) -> None:
+    """Make a version of a model that is fitted already, and make it `test`."""
+    from pathlib import Path
+
+    from ..own import existing
+    from ..registry.store import connect
+
+    if not model:
+        raise UserError("say which file: make import MODEL=model.skops")
+    settings = load()
+    registry = connect(settings)
+    with step("read the model"):
+        opened = existing.opened(Path(model), yes)
+    stored = _snapshot(settings, "")
+    with step("judge"):
+        judged, fitted = existing.judged(opened, stored.read(), settings)
+    say(
+        f"warning: {opened.name}: the rows that judge it may be rows that it was fitted on; its "
+        "metrics may be too good",
+        style="yellow",
+    )
+    _train(settings, registry, stored, judged, fitted, opened.sha256)
+
+
 @app.command()
 def tune(
     trials: int = 20,
@@ -127,13 +155,13 @@ def _snapshot(settings: Settings, fingerprint: str) -> "Snapshot":
         return snapshots.snapshot(settings)
 
 
-def _train(settings: Settings, registry: "Registry", stored: "Snapshot") -> None:
-    """Trains, makes the version `test`, and says what was made."""
+def _train(settings: Settings, registry: "Registry", stored: "Snapshot", *given: Any) -> None:
+    """Trains, or takes what is `given`, makes the version `test`, and says what was made."""
     from ..registry.history import Overtaken
     from ..registry.promote import promote
     from ..training.train import train
 
-    trained = train(settings, registry, stored)
+    trained = train(settings, registry, stored, *given)
     environment = "test"
     with step("promote to test"):
         try:

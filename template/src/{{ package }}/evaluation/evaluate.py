@@ -81,6 +81,14 @@ def _spans(frame: pd.DataFrame) -> tuple[str, np.ndarray]:
     return f"first day of the {SPANS[span]}", starts
 
 
+PROCEDURE = """\
+What was judged is a procedure: {:,} models, each fitted on the rows before those that it scored.
+What is served was made by the same procedure, with the rows that judged it."""
+IMPORTED = """\
+It was read from a file of the SHA-256 {}.
+Whether it was fitted on these rows is not known; if so, it is better on them than on others."""
+
+
 def card(manifest: Manifest, parameters: dict[str, Any]) -> str:
     """The model card, Markdown (after Mitchell et al., Model Cards for Model Reporting, 2019)."""
     kind = "classifies" if manifest.classes else "estimates"
@@ -90,13 +98,16 @@ def card(manifest: Manifest, parameters: dict[str, Any]) -> str:
     assert judged
     tried = "\n".join(f"| the newest {int(w):,} | {v:.4g} |" for w, v in judged.tried.items())
     settings = "\n".join(f"| {name} | {value} |" for name, value in sorted(parameters.items()))
+    made, how = "trained", PROCEDURE.format(judged.models)
+    if manifest.imported:
+        made, how = "imported", IMPORTED.format(manifest.imported)
     return f"""# {manifest.name}
 
 It {kind} `{TARGET}`{among} from {", ".join([*manifest.numbers, *manifest.categories])}.
 
 | | |
 | --- | --- |
-| trained | {manifest.created}, on the {manifest.rows:,} newest rows |
+| {made} | {manifest.created}, on the {manifest.rows:,} newest rows |
 | newest row trained on | {manifest.trained_until} |
 | data | snapshot `{manifest.data}` |
 | code | commit `{manifest.commit}`{" with changes" if manifest.dirty else ""} |
@@ -108,8 +119,7 @@ It {kind} `{TARGET}`{among} from {", ".join([*manifest.numbers, *manifest.catego
 | --- | --- |
 {metrics}
 
-What was judged is a procedure: {judged.models:,} models, each fitted on the rows before those that
-it scored. What is served was made by the same procedure, with the rows that judged it.
+{how}
 
 | rows fitted on | {MAIN} |
 | --- | --- |

@@ -79,6 +79,10 @@ def reproduce(version: str, settings: Settings, registry: Registry) -> Reproduce
     if not intact(kept, digest_of(kept)):
         raise BundleError(f"{kept}: its files are not those of its manifest; refused")
     made = _manifest(kept)
+    if made.imported:
+        raise UserError(
+            f"version {version} was imported, not trained here; it cannot be made again"
+        )
     _require_commit(version, made)
     snapshot = snapshots.find(made.data, settings.data.store)
     with _worktree(made.commit) as folder:

@@ -52,11 +52,14 @@ def train(
     registry: Registry,
     snapshot: snapshots.Snapshot,
     judged: Judged | None = None,
+    fitted: Fitted | None = None,
+    imported: str = "",
 ) -> Trained:
     """Trains on a snapshot and registers the version; returns what was made.
 
     The best procedure is found on the newest rows and then run on all of them; `judged` says which
-    it is where that is known already. If there is a store, the snapshot is written to it before the
+    it is where that is known already. A model that is `fitted` already, of a file of the SHA-256
+    `imported`, is taken as it is. If there is a store, the snapshot is written to it before the
     version is registered. Raises UserError when the data cannot be trained on or stored, when the
     model of all rows is worse than the models that judged it, or cannot be exported.
     """
@@ -69,9 +72,10 @@ def train(
     warned = order.warnings(judged.frame.iloc[: judged.first], judged.late)
     for text in warned:
         say(f"warning: {text}", style="yellow")
-    with step("fit"):
-        fitted = judged.refit(settings.train.seed)
-        check(judged, fitted)
+    if fitted is None:
+        with step("fit"):
+            fitted = judged.refit(settings.train.seed)
+            check(judged, fitted)
     with registry.run(f"train {snapshot.fingerprint[:8]}") as run, _folder(run) as folder:
         with step("evaluate"):
             late, actual = judged.late, judged.actual
@@ -82,6 +86,7 @@ def train(
             evaluate.figures(late, actual, judged.scores, judged.classes, folder / "report")
         with step("export"):
             manifest = _manifest(settings, fitted, judged, snapshot, metrics, run)
+            manifest.imported = imported
             early = judged.frame.iloc[-judged.window :]
             unseen.write(folder / "bundle", late, judged.scores, early)
             parity = settings.gates.parity
