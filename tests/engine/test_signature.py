@@ -6,7 +6,6 @@ import shutil
 import subprocess
 import sys
 from base64 import b64encode
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -158,9 +157,7 @@ def test_pull_takes_what_is_signed_and_fetches_again_what_was_changed_here(
 
 
 @pytest.fixture(scope="module")
-def home_of_a_signed(
-    trained_home: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Path]:
+def home_of_a_signed(trained_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project whose version 1 is not signed, and whose version 2 is; `staging` held both."""
     with copied(trained_home, tmp_path_factory.mktemp("signed")) as folder:
         settings, registry = load(gates=FREE), connect(load())
@@ -173,7 +170,6 @@ def home_of_a_signed(
     return folder
 
 
-@pytest.mark.format
 def test_a_version_without_a_signature_comes_into_no_environment(
     home_of_a_signed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -195,6 +191,36 @@ def test_a_version_without_a_signature_comes_into_no_environment(
         with pytest.raises(BundleError, match=told):
             follow.follow("staging", settings, once=True)
         assert Path("var/bundles/staging/current").read_text() == "2", "the old one serves on"
+
+
+def test_the_formats_own_tool_reads_ours_and_we_read_its(
+    signed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tool = os.environ.get("TEST_MODEL_SIGNING")
+    if not tool:
+        pytest.skip("TEST_MODEL_SIGNING names no model_signing")
+    (tmp_path / "it.pem").write_text(private(OURS))
+    (tmp_path / "it.pub").write_text(public(OURS))
+    sig = signed / "model.sig"
+
+    def asked(verb: str, *key: str) -> subprocess.CompletedProcess[str]:
+        command = [str(tool), verb, "key", str(signed), "--signature", str(sig), *key]
+        return subprocess.run(command, cwd=tmp_path, check=False, capture_output=True, text=True)
+
+    done = asked("verify", "--public_key", "it.pub")
+    assert done.returncode == 0, done.stdout + done.stderr
+    (signed / "new").touch()
+    assert asked("verify", "--public_key", "it.pub").returncode
+    sig.unlink()
+    assert asked("sign", "--private_key", "it.pem").returncode == 0
+    bundles.load(signed)
+    trust(monkeypatch, OTHER)
+    with pytest.raises(BundleError, match="by no key"):
+        bundles.load(signed)
+    trust(monkeypatch, OURS)
+    (signed / "new").unlink()
+    with pytest.raises(BundleError, match="new was changed, added or removed"):
+        bundles.load(signed)
 
 
 def test_a_training_that_would_be_refused_does_not_begin(
