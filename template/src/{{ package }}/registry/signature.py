@@ -182,10 +182,10 @@ def _keys(variable: str, value: str, kind: str) -> list[Any]:
             "-in KEY -out NEW` writes it without"
         ) from None
     except (ValueError, UnsupportedAlgorithm):
-        raise UserError(f"{variable}: its {kind.lower()} cannot be read; copy it again") from None
+        raise UserError(f"{variable}: its {kind} cannot be read; copy it again") from None
     if not keys:
-        others = ", ".join(sorted({f"a {name.lower()}" for name, _ in blocks})) or "none"
-        raise UserError(f"{variable}: a {kind.lower()} in PEM is needed, and it holds {others}")
+        others = ", ".join(sorted({name for name, _ in blocks})) or "nothing in PEM"
+        raise UserError(f"{variable}: a {kind} in PEM is needed, and there is {others}")
     if any(getattr(getattr(key, "curve", None), "name", "") != CURVE for key in keys):
         raise UserError(
             f"{variable}: the key is not one of the curve P-256; `openssl ecparam -name prime256v1 "
