@@ -7,6 +7,7 @@ import subprocess
 import sys
 from base64 import b64encode
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from flight_delays import bundle as bundles
+from flight_delays import cycle
 from flight_delays.cli import doctor
 from flight_delays.errors import BundleError, UserError
 from flight_delays.registry import history, signature
@@ -232,6 +234,19 @@ def test_a_training_that_would_be_refused_does_not_begin(
         with pytest.raises(UserError, match=f"^MODEL_SIGNING_KEY {why}.*MODEL_TRUSTED_KEY=none$"):
             train(load(), connect(load()), find(""))
     assert connect(load()).numbers() == ["1"]
+
+
+def test_a_cycle_without_its_key_compares_nothing_and_is_taken_again(
+    home_of_a_signed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = SimpleNamespace(verdict="ok", reason="", version="2")
+    monkeypatch.setattr(cycle.monitor, "run", lambda *_: seen)
+    with copied(home_of_a_signed, tmp_path):
+        trust(monkeypatch, OURS)
+        registry = connect(load())
+        with pytest.raises(UserError, match=r"^MODEL_SIGNING_KEY is not set"):
+            cycle.turn(load(), registry, force=True)
+        assert registry.note("2", cycle.COMPARED) == ""
 
 
 def wrong_keys() -> dict[str, tuple[str, str, str]]:
