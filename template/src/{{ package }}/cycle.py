@@ -141,7 +141,7 @@ def turn(settings: Settings, registry: Registry, force: bool = False) -> Turn:
             snapshot = snapshots.snapshot(settings)
             _up(done, train(settings, registry, snapshot).version, settings, registry)
         return done
-    signature.check()  # a key that is wrong counts as no comparison
+    signature.check()  # first: what fails below is not tried again before more rows came
     snapshot = snapshots.snapshot(settings)
     frame = snapshot.read()
     holder = _bundle(version, registry, "production")
