@@ -89,6 +89,24 @@ def test_a_teams_mlflow(engine, tests):
     passes(run(made.folder, python, "pytest", f"tests/engine/{tests}"))
 
 
+@pytest.mark.full
+@pytest.mark.heavy(1)
+def test_signatures_are_those_of_the_public_tool(engine, monkeypatch):
+    """In an environment of its own: it needs much, and pyOpenSSL, which it does not declare."""
+    made, home = inner(engine, PROBLEMS[0], FORMATS[0]), engine.folder.parent / "model-signing"
+    engine.run(
+        f"uv venv --quiet --python 3.13 {home} && "
+        f"uv pip install --quiet --python {home} model-signing==1.1.1 pyopenssl"
+    )
+    monkeypatch.setenv("TEST_MODEL_SIGNING", str(home / "bin" / "model_signing"))
+    done = run(
+        made.folder, engine.folder / ".venv/bin/python", "pytest", "-rs",
+        "tests/engine/test_signature.py", "-k", "own_tool",
+    )  # fmt: skip
+    passes(done)
+    assert "1 passed" in done.stdout
+
+
 @pytest.mark.heavy(2)
 def test_each_other_registry_passes_the_ports_test(tmp_path):
     """The first one's is among the tests above."""

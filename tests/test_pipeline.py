@@ -134,7 +134,9 @@ def test_secrets_are_given_to_verbs_and_never_to_a_pull_request(project):
                 secret = [v for v in step.get("env", {}).values() if "secrets." in v]
                 if "JOURNAL_URL" in step.get("env", {}):
                     asked = {*facts(project)["secrets"], *variants.STORE["secrets"]}
-                    assert asked | {"EVENTS_SECRET"} <= {*step["env"]}
+                    assert asked | {"EVENTS_SECRET", "MODEL_TRUSTED_KEY"} <= {*step["env"]}
+                trains = step.get("run") in ("make train", "make cycle")
+                assert ("MODEL_SIGNING_KEY" in step.get("env", {})) == trains, "nothing else signs"
                 assert str(step).count("secrets.") == len(secret), "in env: alone"
                 if secret:
                     given += 1

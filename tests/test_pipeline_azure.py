@@ -112,8 +112,10 @@ def test_secrets_are_given_where_they_are_needed_and_never_to_a_pull_request(pro
         secrets = login | {*variants.STORE["secrets"], "JOURNAL_URL"}
         secrets |= {"EVENTS_WEBHOOK", "EVENTS_SECRET"}
         assert secrets & {*step.get("env", {})} in (set(), login, secrets)
+        trains = step.get("script") in ("make train", "make cycle")
+        assert bool(step.get("env", {}).get("MODEL_SIGNING_KEY")) == trains, "nothing else signs"
         for value in step.get("env", {}).values():
-            named = r"\$\((?:MLFLOW|WANDB|AWS|AZURE|JOURNAL|EVENTS|UPDATE|DOTENV|KUBECONFIG)"
+            named = r"\$\((?:MLFLOW|WANDB|AWS|AZURE|JOURNAL|EVENTS|MODEL|UPDATE|DOTENV|KUBECONFIG)"
             assert not re.search(named, value), "empty if undefined"
 
 

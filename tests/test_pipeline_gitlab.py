@@ -117,11 +117,12 @@ def test_a_merge_request_sees_no_secret(project):
     """Each job of a merge request forgets them first, even if somebody did not protect them."""
     head = (project / ".gitlab-ci.yml").read_text()
     told = r"\b(?:(?:MLFLOW_TRACKING|WANDB|EVENTS)_[A-Z_]+|JOURNAL_URL|DATA_STORE|[A-Z]+_TOKEN"
-    told += r"|(?:DOTENV|KUBECONFIG)_[A-Z]+)\b"
+    told += r"|(?:DOTENV|KUBECONFIG)_[A-Z]+|MODEL_[A-Z]+_KEY)\b"
     named = set(re.findall(told, head)) | {*variants.STORE["secrets"]}
     assert all(name in head for name in (*variants.STORE["secrets"], *variants.STORE["variables"]))
     registry = facts(project)
     assert named >= {registry["switch"], *registry["secrets"], "JOURNAL_URL", "UPDATE_TOKEN"}
+    assert named >= {"MODEL_SIGNING_KEY", "MODEL_TRUSTED_KEY"}
     for name in ("check", "audit", "train", "build"):
         forgets = jobs(project)[f"ci/{name}"]["script"][0]
         assert named == set(re.findall(r"unset ([A-Z_ ]+);", forgets)[0].split())

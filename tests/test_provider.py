@@ -18,6 +18,8 @@ GIVEN = {
     "JOURNAL_URL": "postgresql://u:s3cret@h/d",
     "EVENTS_WEBHOOK": "https://hooks.example/s3cret",
     "AWS_SECRET_ACCESS_KEY": "s3cret/of/a/store",
+    "MODEL_SIGNING_KEY": "-----BEGIN PRIVATE KEY-----\ns3cret\n-----END PRIVATE KEY-----\n",
+    "MODEL_TRUSTED_KEY": "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n",
 }
 
 
@@ -29,7 +31,7 @@ def test_setup_makes_once_what_check_asks_for(provider):
     assert "hint      JOURNAL_URL" in said
     assert "hint      UPDATE_TOKEN" in said
     assert "hint      DEPLOY_PRODUCTION" in said
-    for name in ("EVENTS", "AWS", "DOTENV", "environment deploy-staging"):
+    for name in ("EVENTS", "AWS", "MODEL", "DOTENV", "environment deploy-staging"):
         assert name not in said, "not everyone wants them"
 
     code, made = provider("ci", "setup", **GIVEN)
@@ -46,6 +48,9 @@ def test_setup_makes_once_what_check_asks_for(provider):
     assert state["values"]["MLFLOW_TRACKING_URI"]["value"] == GIVEN["MLFLOW_TRACKING_URI"]
     for name in ("JOURNAL_URL", "EVENTS_WEBHOOK", "AWS_SECRET_ACCESS_KEY"):
         assert state["values"][name] == {"secret": True, "value": GIVEN[name]}
+    for name, secret in (("MODEL_SIGNING_KEY", True), ("MODEL_TRUSTED_KEY", False)):
+        kept = state["values"][name]
+        assert (kept["secret"], base64.b64decode(kept["value"]).decode()) == (secret, GIVEN[name])
     assert "s3cret" not in made + again + said + json.dumps(state["log"])
 
 
@@ -78,6 +83,9 @@ def test_setup_keeps_what_a_deployment_needs(provider, tmp_path):
     code, said = provider("ci", "check")
     assert (code, "ok        DOTENV_PRODUCTION" in said) == (0, True), said
     assert "hint      DEPLOY_STAGING" in said
+    told = "error: MODEL_SIGNING_KEY: No such file or directory; say the path of a file\n"
+    code, said = provider("ci", "setup", MODEL_SIGNING_KEY="s3cret")
+    assert (code, said.endswith(told), "s3cret" in said) == (1, True, False), said
     code, said = provider("ci", "setup", DOTENV_STAGING="/nowhere")
     told = "error: DOTENV_STAGING=/nowhere: No such file or directory; say the path of a file\n"
     assert (code, said.endswith(told)) == (1, True), said

@@ -5,6 +5,7 @@ model.*          the exported model
 examples.json    rows, and probes made of them, with the scores they must give
 reference.json   statistics of the training data, for the drift monitor
 trained.npy      hashes of the rows trained on, where there is no time; see evaluation/unseen.py
+model.sig        who made it, where a key signs; see registry/signature.py
 """
 
 import json
@@ -23,6 +24,7 @@ from . import contract, predictor
 from .contract import Columns
 from .errors import BundleError, Unreadable, UserError, passing, reason
 from .files import sha256
+from .registry import signature
 
 ROWS = contract.ROWS
 FORMAT = 2
@@ -273,7 +275,7 @@ def differences(expected: np.ndarray, given: np.ndarray, classifies: bool) -> np
 def write(
     path: Path, manifest: Manifest, examples: Sequence[dict[str, Any]], reference: dict[str, Any]
 ) -> Bundle:
-    """Completes the directory that holds the exported model; returns it as read back.
+    """Completes and signs the directory that holds the exported model; returns it as read back.
 
     `examples` are {"features", "expected"}; `reference` comes from drift.reference.
     """
@@ -282,17 +284,19 @@ def write(
     manifest.files = {f.name: sha256(f) for f in sorted(path.iterdir())}
     manifest.format = FORMAT
     (path / "manifest.json").write_text(manifest.model_dump_json(indent=2) + "\n")
+    signature.sign(path)
     return load(path)
 
 
 def load(path: Path, any_contract: bool = False) -> Bundle:
-    """Reads and verifies a bundle: checksums, contract, and examples reproduced.
+    """Reads and verifies a bundle: signature, checksums, contract, and examples reproduced.
 
     With `any_contract` a bundle of another contract is read too, without its examples: an older
     version can still be compared as long as derive() gives what it needs.
 
     Raises BundleError when it is wrong, and Unreadable when it could not be read, which may pass.
     """
+    trusted = signature.trusted()  # a wrong key is no fault of the bundle's
     try:
         text = (path / "manifest.json").read_bytes()
         if (found := _Format.model_validate_json(text).format) > FORMAT:
@@ -301,6 +305,8 @@ def load(path: Path, any_contract: bool = False) -> Bundle:
                 "update the project (`make update`)"
             )
         manifest = Manifest.model_validate_json(text)
+        if why := signature.refusal(path, trusted):
+            raise BundleError(f"{path}: {why}; refused")
         if other := _changed(path, manifest):
             raise BundleError(f"{other}: is not the file that was registered; refused")
         if needed := {predictor.FILE, *NEEDED} - manifest.files.keys():

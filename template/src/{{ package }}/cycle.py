@@ -25,7 +25,7 @@ from .evaluation.metric import METRIC, no_worse
 from .events import notify
 from .load import run as load_test
 from .monitoring import monitor
-from .registry import gates
+from .registry import gates, signature
 from .registry.base import Registry
 from .registry.gates import Gate, Scored
 from .registry.history import rolled_back
@@ -141,6 +141,7 @@ def turn(settings: Settings, registry: Registry, force: bool = False) -> Turn:
             snapshot = snapshots.snapshot(settings)
             _up(done, train(settings, registry, snapshot).version, settings, registry)
         return done
+    signature.check()  # first: what fails below is not tried again before more rows came
     snapshot = snapshots.snapshot(settings)
     frame = snapshot.read()
     holder = _bundle(version, registry, "production")

@@ -37,6 +37,7 @@ VARIABLES = {
     "DATA_STORE": "the store of snapshots",
     "AWS_DEFAULT_REGION": "the region of an object store",
     "AWS_ENDPOINT_URL": "an object store that is not Amazon's",
+    "MODEL_TRUSTED_KEY": "the public key of MODEL_SIGNING_KEY; unsigned bundles are refused",
     "RUNNER": "your own runners",
     **{
         variable: f"without it {name} is not deployed; {deployment.TARGET}"
@@ -52,13 +53,17 @@ SECRETS = {
     "JOURNAL_URL": "without it the monitor takes the verdict that `make monitor` noted elsewhere",
     "EVENTS_WEBHOOK": "the webhook for promotions and verdicts",
     "EVENTS_SECRET": "the key that signs events",
+    "MODEL_SIGNING_KEY": "the key that signs bundles",
     **{name: "one login of the registry" for login in registry.LOGINS for name in sorted(login)},
     **STORE,
     **provider.TOKENS,
     **dict.fromkeys(FILES, f"{deployment.CONTENT}; say the path of the file"),
 }
 
-OPTIONAL = {*VARIABLES, *STORE, "EVENTS_WEBHOOK", "EVENTS_SECRET"} - {registry.SWITCH, *TARGETS}
+KEYS = {"MODEL_SIGNING_KEY", "MODEL_TRUSTED_KEY"}
+"""Those that may be the path of a key, too; it is stored in base64, in one line."""
+OPTIONAL = {*VARIABLES, *STORE, *KEYS, "EVENTS_WEBHOOK", "EVENTS_SECRET"}
+OPTIONAL -= {registry.SWITCH, *TARGETS}
 """Those that are listed only if they are set."""
 
 
@@ -93,11 +98,16 @@ def approval() -> str:
 
 
 def encoded(name: str, path: str) -> str:
-    """The file in one line, as secrets can hold it."""
+    """The file in one line, as secrets can hold it; of KEYS the text may be given instead."""
+    if name in KEYS and path.startswith("LS0tLS1CRUdJ"):  # it is in base64
+        return path
     try:
-        return base64.b64encode(Path(path).expanduser().read_bytes()).decode()
+        text = name in KEYS and "-----BEGIN " in path
+        found = path.encode() if text else Path(path).expanduser().read_bytes()
     except OSError as error:
-        raise Stop(f"{name}={path}: {error.strerror}; say the path of a file") from None
+        given = name if name in KEYS else f"{name}={path}"  # what is no path may be a key
+        raise Stop(f"{given}: {error.strerror}; say the path of a file") from None
+    return base64.b64encode(found).decode()
 
 
 def promises() -> Iterator[Promise]:
@@ -111,7 +121,7 @@ def promises() -> Iterator[Promise]:
         optional |= logged_in and any(name in login for login in registry.LOGINS)
         optional |= name in FILES and FILES[name] not in deployed
         if name in known or value or not optional:
-            if value and name in FILES:
+            if value and name in {*FILES, *KEYS}:
                 value = encoded(name, value)
             put = provider.set_variable if name in VARIABLES else provider.set_secret
             make = partial(put, name, value) if value else None

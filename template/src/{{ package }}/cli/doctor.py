@@ -43,6 +43,7 @@ def _checks(settings: Settings) -> Iterator[tuple[str, bool, Callable[[], str]]]
     yield "data", True, lambda: _data(settings)
     yield "registry", True, lambda: _registry(settings)
     yield "journal", True, lambda: _journal(settings)
+    yield "signatures", True, _signatures
     yield "git", False, _git
     yield "engine", False, _engine
     yield "secrets", False, _secrets
@@ -88,6 +89,15 @@ def _journal(settings: Settings) -> str:
     with opened(settings.journal.url) as journal:
         labelled = journal.count(labelled=True) if journal else 0
     return f"{shown(settings.journal.url)}, {labelled:,} labelled rows"
+
+
+def _signatures() -> str:
+    from ..registry import signature
+
+    signs, known = signature.signer(), len(signature.trusted())
+    signed = "what is trained is signed" if signs else f"{signature.SIGNING} is not set"
+    asked = f"{known} public keys are trusted" if known else f"{signature.TRUSTED} is not set"
+    return f"{signed}, {asked}"
 
 
 def _git() -> str:

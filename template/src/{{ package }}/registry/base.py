@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..bundle import Bundle, intact
-from ..errors import UserError
+from ..errors import BundleError, UserError
 from ..settings import how_to_fill
+from . import signature
 
 if TYPE_CHECKING:  # what follows a registry needs no table
     import pandas as pd
@@ -179,7 +180,7 @@ class Registry(Protocol):
 
         What is there already and intact is left as it is. Raises UserError when the environment
         keeps no such version, BundleError when it is not the bundle that was registered, or
-        promoted into `environment`.
+        promoted into `environment`, or lacks the signature that is asked for.
         """
 
     def intend(self, move: Move) -> Move:
@@ -231,17 +232,20 @@ def pulled(to: Path, version: str, digest: str, fetch: Callable[[Path], Path]) -
     """The bundle of a digest at `to`/`version`, put there whole or not at all.
 
     What is there already and intact is left as it is. `fetch` makes a draft's folder, and returns
-    the bundle's within it; what it raises is passed on.
+    the bundle's within it; what it raises is passed on. Raises BundleError when it lacks the
+    signature that is asked for.
     """
-    target = to / version
+    trusted, target = signature.trusted(), to / version
     if target.exists():
-        if intact(target, digest):
+        if intact(target, digest) and not signature.refusal(target, trusted):
             return target
         shutil.rmtree(target)  # damaged, or that number's of another registry
     to.mkdir(parents=True, exist_ok=True)
     draft = to / f".{version}.{os.getpid()}.tmp"
     try:
         bundle = fetch(draft)
+        if why := signature.refusal(bundle, trusted):
+            raise BundleError(f"version {version}: {why}; refused")
         try:
             bundle.rename(target)
         except OSError:  # another process put it there

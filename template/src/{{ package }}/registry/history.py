@@ -8,7 +8,9 @@ before a move is closed: a kill loses no event, but may cause the same event twi
 from collections.abc import Callable
 
 from ..errors import UserError
+from ..settings import VERSIONS
 from ..training.provenance import git, user
+from . import signature
 from .base import Move, Registry
 
 OnMove = Callable[[Move], None]
@@ -26,11 +28,14 @@ class Overtaken(UserError):
 def rollback(
     environment: str, registry: Registry, by: str = "", on_move: OnMove = do_nothing
 ) -> Move:
-    """Goes back to the version before, again and again; raises UserError at the first one."""
+    """Goes back to the version before, again and again; raises UserError at the first one, and
+    BundleError for one without the signature that is asked for."""
     repair(environment, registry, on_move)
     held = rollback_path(registry.moves(environment))
     if len(held) < 2:
         raise UserError(f"{environment}: there is no earlier version to go back to")
+    if signature.trusted():  # else nobody would serve it, and what is to go would stay
+        registry.pull(held[-2], VERSIONS, environment)
     move = Move(environment, "rollback", held[-2], held[-1], by or user(), git()[0])
     return make(move, registry, on_move)
 

@@ -12,6 +12,7 @@ import time
 from ..bundle import POINTER, load
 from ..errors import BundleError, UserError, passing, reason
 from ..files import write
+from ..registry import signature
 from ..registry.base import Registry
 from ..settings import CANDIDATE, Settings, how_to_fill
 from . import logs
@@ -136,6 +137,7 @@ def follow(
     with it keeps production waiting. With `once` it looks once, at `env` alone, and raises what
     there is to say as a UserError.
     """
+    signature.trusted()  # raises for a wrong key, which waiting does not mend
     follower = Follower(env, settings)
     if once:
         if follower.look() is None:

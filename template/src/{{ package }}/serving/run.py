@@ -17,6 +17,7 @@ import uvicorn
 
 from ..bundle import POINTER
 from ..errors import UserError
+from ..registry import signature
 from ..settings import CANDIDATE, PACKAGE, Settings
 from . import logs
 from .access.limits import Limited
@@ -96,6 +97,7 @@ def serve(env: str, settings: Settings, follow: bool = True) -> None:
     Without `follow` somebody else fetches the bundles, as in compose; or the folder of bundles
     names one itself, as in the image of a version, and that one is served in every environment.
     """
+    signature.trusted()  # raises for a wrong key, before anything is served
     bundles = settings.serving.bundles
     one = not follow and (bundles / POINTER).exists()
     if settings.serving.candidate:

@@ -22,6 +22,7 @@ from ..bundle import Manifest, differences, digest_of, intact
 from ..console import step
 from ..errors import BundleError, UserError
 from ..evaluation.unseen import JUDGED
+from ..registry import signature
 from ..registry.base import Registry, require
 from ..registry.store import LOCAL_VARIABLES
 from ..settings import PACKAGE, VERSIONS, Settings
@@ -223,7 +224,7 @@ def _train(folder: Path, python: str, made: Manifest, snapshot: snapshots.Snapsh
 
 def _variables(folder: Path, made: Manifest) -> dict[str, str]:
     """The environment variables, with the version's settings of [train] instead of the current
-    ones, a registry in the worktree, no store, and no webhook."""
+    ones, a registry in the worktree, no store, no webhook, and no signature."""
     hidden = ("TRAIN_", "DATA_", "MAKE", "MFLAGS", "VIRTUAL_ENV")
     found = {name: value for name, value in os.environ.items() if not name.startswith(hidden)}
     for name, value in made.train.items():
@@ -231,6 +232,7 @@ def _variables(folder: Path, made: Manifest) -> dict[str, str]:
             found[f"TRAIN_{name.upper()}"] = value if isinstance(value, str) else json.dumps(value)
     path = os.pathsep.join(filter(None, [str(folder / "src"), os.environ.get("PYTHONPATH")]))
     alone = {"DATA_STORE": " ", "EVENTS_WEBHOOK": " "}  # a space overrides the file's
+    alone |= {signature.SIGNING: "", signature.TRUSTED: signature.NONE}
     return {**found, **LOCAL_VARIABLES, **alone, "PYTHONPATH": path}
 
 

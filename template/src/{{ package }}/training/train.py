@@ -25,6 +25,7 @@ from ..evaluation import evaluate, metric, unseen
 from ..evaluation.resampling import groups_of
 from ..monitoring import concept, drift
 from ..project.features import TIME
+from ..registry import signature
 from ..registry.base import Registry, Training
 from ..settings import Settings
 from . import order, snapshots, store
@@ -61,8 +62,9 @@ def train(
     it is where that is known already. A model that is `fitted` already, of a file of the SHA-256
     `imported`, is taken as it is. If there is a store, the snapshot is written to it before the
     version is registered. Raises UserError when the data cannot be trained on or stored, when the
-    model of all rows is worse than the models that judged it, or cannot be exported.
+    model of all rows is worse than the models that judged it, or cannot be exported or signed.
     """
+    signature.check()
     _touch(snapshot.path)
     if settings.data.store:
         store.check(settings.data.store)
