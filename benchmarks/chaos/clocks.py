@@ -33,7 +33,7 @@ def jumps(case: Case) -> None:
     other = next(version for version in case.answers if version != held)
     made, labels = [], 0
     hours = (1, -1, 0, -1, 1, 0)[: 2 if case.short else None]
-    with case.served(**clock) as server:
+    with case.served(100, **clock) as server:
         for number in hours:
             jump(number)
             for to, *words in ((other, "promote", "--version", other), (held, "rollback")):

@@ -74,7 +74,7 @@ def at_once(case: Case) -> None:
     """All move `test`: each says what it did in a line, and what is served is the last one's."""
     few, (one, other) = str(few_rows(case.folder)), case.answers
     before, overtaken = whole(case), 0
-    rounds = case.times(10, 1)
+    rounds = case.times(5, 1)
     with case.served(rate=20) as server:
         for number in rounds:
             known = len(case.registry.moves("test"))
@@ -90,7 +90,7 @@ def at_once(case: Case) -> None:
             for process in (*trainings, *moves):
                 said = process.communicate(timeout=300)[1]
                 fine = process.returncode == 0 or said.startswith("error: ")
-                case.expect(fine and "Traceback" not in said, f"{process.args}: {said[-300:]}")
+                case.expect(fine and "Traceback" not in said, f"{process.args!r}: {said[-300:]}")
                 overtaken += process.returncode != 0
             made, held = case.registry.moves("test"), case.registry.alias("test")
             times = [move.at for move in made]
