@@ -70,7 +70,7 @@ def cycle(case: Case) -> None:
     killed_at_random(case, "cycle", "--force", **free)
 
 
-@fault("two trainings, two promotions and a rollback at once")
+@fault("two trainers, two promoters and a rollback at once")
 def at_once(case: Case) -> None:
     """All move `test`: each says what it did in a line, and what is served is the last one's."""
     few, (one, other) = str(few_rows(case.folder)), case.answers
