@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -276,7 +277,20 @@ class Server:
 def minutes(values: list[float]) -> tuple[float, float]:
     """The medians of the second minute and of the last; of a short run, of its quarters."""
     span = max(1, min(60, len(values) // 4))
-    return statistics.median(values[span : 2 * span]), statistics.median(values[-span:])
+    second = values[span : 2 * span] or values
+    return statistics.median(second), statistics.median(values[-span:])
+
+
+class Answers(dict[str, Any]):
+    """What versions answer; a version that is not known yet was fetched by the server."""
+
+    def __init__(self, of: Callable[[Path], Any]) -> None:
+        super().__init__()
+        self.of = of
+
+    def __missing__(self, version: str) -> Any:
+        self[version] = self.of(Path("var/bundles/test", version))
+        return self[version]
 
 
 class Case:
@@ -302,8 +316,10 @@ class Case:
         self.rows = [{"features": one["features"]} for one in examples if "probe" not in one][:20]
         rows = self.module("contract").read([row["features"] for row in self.rows])
         load, predict = self.module("bundle").load, self.module("predict").predict
-        self.answers = {v: predict(load(folder / "var/versions" / v), rows) for v in versions}
-        """What each of two versions answers to each row."""
+        self.answers = Answers(lambda path: predict(load(folder / path), rows))
+        """What each of two versions answers to each row; and others, once they are served."""
+        for version in versions:
+            self.answers[version] = self.answers.of(Path("var/versions", version))
 
     def module(self, name: str) -> Any:
         """A module of the project's package."""
@@ -328,6 +344,20 @@ class Case:
             cwd=self.folder, env=self.environment | settings, check=False,
             capture_output=True, text=True,
         )  # fmt: skip
+
+    def labelled(self, server: Server, count: int) -> Counter[str]:
+        """Predictions whose outcomes are known at once; how many each version answered."""
+        connection, versions = Connection(server.port), Counter[str]()
+        for number in range(count):
+            row = self.rows[number % len(self.rows)] | {"key": uuid.uuid4().hex}
+            _, body = connection.ask(post("/predictions", row))
+            answer = json.loads(body)
+            path = f"/predictions/{answer['id']}/outcome"
+            request = post(path, {"outcome": number % 3 == 0}).replace(b"POST", b"PUT", 1)
+            status, said = connection.ask(request)
+            self.expect(status == 202, f"an outcome was answered {status} {said!r}")
+            versions[answer["version"]] += 1
+        return versions
 
     def expect(self, held: bool, why_not: str) -> None:
         """Notes what broke."""

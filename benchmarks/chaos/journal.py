@@ -42,6 +42,25 @@ def postgresql(case: Case) -> None:
         case.none_failed(server)
 
 
+@fault("PostgreSQL refuses writes")
+def refusing(case: Case) -> None:
+    """It answers and takes none, as one does that became a replica: every row is there later."""
+    if not (pg_ctl := find_pg_ctl()):
+        case.notes.append("skipped: no pg_ctl is installed")
+        return
+    with cluster(case, pg_ctl) as (run, url):
+
+        def refuse(answer: str) -> None:
+            with (case.folder.parent / "cluster/data/postgresql.conf").open("a") as conf:
+                conf.write(f"default_transaction_read_only = {answer}\n")
+            run("reload")
+
+        with case.served(JOURNAL_URL=url) as server:
+            begin, end = lambda: refuse("on"), lambda: refuse("off")
+            outage(case, server, begin, end, 5 if case.short else 30)
+        case.none_failed(server)
+
+
 def find_pg_ctl() -> Path | None:
     """PostgreSQL's own tool; None where it is not installed."""
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/pg_ctl"))
@@ -107,6 +126,26 @@ def held(case: Case) -> None:
     case.expect(not server.load.failed, f"a request failed: {server.load.failed[:1]}")
     case.expect(len(case.lost) == dropped, f"{len(case.lost)} rows lost, {dropped:.0f} counted")
     case.notes.append(f"{dropped:,.0f} rows dropped and counted")
+
+
+@fault("the journal's file read-only")
+def read_only(case: Case) -> None:
+    """A server that starts so answers, and tells; what it cannot keep is counted."""
+    with case.served() as server:  # which makes the file
+        wait_for(lambda: server.metric("journal_written") > 0, "the journal is written")
+    case.none_failed(server)
+    url = case.journal_url.replace("///", "///file:") + "?mode=ro&uri=true"
+    with case.served(JOURNAL_URL=url, JOURNAL_QUEUE="500") as server:
+        wait_for(lambda: server.metric("journal_up") == 0, "journal_up says 0", 60)
+        wait_for(lambda: server.metric("journal_dropped") > 0, "lines are dropped")
+        server.load.stop()
+        waiting, dropped = server.metric("journal_queue"), server.metric("journal_dropped")
+    told = f"{waiting:.0f} lines were not written"
+    case.expect(told in server.log.read_text(), f"the log does not say that {told}")
+    case.expect(not server.load.failed, f"a request failed: {server.load.failed[:1]}")
+    lost = waiting + dropped
+    case.expect(len(case.lost) == lost, f"{len(case.lost)} rows lost, {lost:.0f} counted")
+    case.notes.append(f"{dropped:,.0f} rows dropped and counted, {waiting:,.0f} waited at the end")
 
 
 @fault("no file handles")

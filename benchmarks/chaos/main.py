@@ -18,7 +18,8 @@ from pathlib import Path
 from frame import FAULTS, QUICK, Broken, Case, few_rows, package_of, settled
 
 KINDS = (
-    "promotions", "killed", "journal", "registries", "bundles", "clients", "trainings", "soak",
+    "promotions", "killed", "journal", "clocks", "registries", "bundles", "clients", "trainings",
+    "updates", "soak",
 )  # fmt: skip
 HEAD = ("fault", "requests", "failed", "rows", "in the journal", "memory", "verdict")
 

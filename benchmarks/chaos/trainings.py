@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from frame import Case, Connection, fault, few_rows, post
+from frame import Case, fault, few_rows
 
 
 def whole(case: Case) -> int:
@@ -28,7 +28,8 @@ def killed_at_random(case: Case, *arguments: str, **settings: str) -> None:
     start = time.monotonic()
     done = case.run(*arguments, **settings)
     case.expect(done.returncode == 0, f"{arguments[0]}: {done.stderr.strip()[-300:]}")
-    takes, before = time.monotonic() - start, whole(case)
+    # On a busy machine the next one may take longer: some must be cut near their end, too.
+    takes, before = 1.5 * (time.monotonic() - start), whole(case)
     for _ in case.times(20, 2):
         process = subprocess.Popen(
             [sys.executable, "-m", case.package, *arguments],
@@ -61,17 +62,58 @@ def cycle(case: Case) -> None:
             "GATES_UNATTENDED": "true", "MONITOR_WINDOW": "100", "CYCLE_ROWS": "1",
             "DATA_URI": str(few_rows(case.folder))}  # fmt: skip
     with case.served(rate=10) as server:
-        connection = Connection(server.port)
-        for number in range(300):
-            row = case.rows[number % len(case.rows)] | {"key": f"k{number}"}
-            _, body = connection.ask(post("/predictions", row))
-            id = body.split(b'"id":"')[1].split(b'"')[0].decode()
-            path = f"/predictions/{id}/outcome"
-            request = post(path, {"outcome": number % 3 == 0}).replace(b"POST", b"PUT", 1)
-            status, answer = connection.ask(request)
-            case.expect(status == 202, f"an outcome was answered {status} {answer!r}")
+        case.labelled(server, 300)
     case.none_failed(server)
     for environment in ("staging", "production"):
         done = case.run("promote", "--env", environment, **free)
         case.expect(done.returncode == 0, f"promote: {done.stderr.strip()[-300:]}")
     killed_at_random(case, "cycle", "--force", **free)
+
+
+@fault("two trainers, two promoters and a rollback at once")
+def at_once(case: Case) -> None:
+    """All move `test`: each says what it did in a line, and what is served is the last one's."""
+    few, (one, other) = str(few_rows(case.folder)), case.answers
+    before, overtaken = whole(case), 0
+    rounds = case.times(5, 1)
+    with case.served(rate=20) as server:
+        for number in rounds:
+            known = len(case.registry.moves("test"))
+            trainings = [
+                started(case, "train", TRAIN_SEED=str(2 * number + i), DATA_URI=few) for i in (2, 3)
+            ]
+            time.sleep(random.uniform(0, 10))
+            moves = [
+                started(case, *words, "--env", "test")
+                for words in (("promote", "--version", one), ("rollback",),
+                              ("promote", "--version", other))
+            ]  # fmt: skip
+            for process in (*trainings, *moves):
+                said = process.communicate(timeout=300)[1]
+                fine = process.returncode == 0 or said.startswith("error: ")
+                case.expect(fine and "Traceback" not in said, f"{process.args!r}: {said[-300:]}")
+                overtaken += process.returncode != 0
+            made, held = case.registry.moves("test"), case.registry.alias("test")
+            times = [move.at for move in made]
+            case.expect(times == sorted({*times}), "two moves have one place in the history")
+            missing = {*case.registry.numbers()[:2]} - {move.to for move in made[known:]}
+            case.expect(not missing, f"no move to {missing} is in the history")
+            case.expect(held == made[-1].to, f"test holds {held}, and {made[-1].to} came last")
+            begun = case.registry.moves("test", closed=False)
+            case.expect(not begun, f"moves neither made nor given up: {begun}")
+            server.follows(held)
+    case.none_failed(server)
+    more = whole(case) - before
+    case.expect(more == 2 * len(rounds), f"{more} more versions")
+    case.notes.append(
+        f"{len(rounds)} rounds, {more} more versions, {overtaken} told it was overtaken"
+    )
+
+
+def started(case: Case, *arguments: str, **settings: str) -> subprocess.Popen[str]:
+    """A command of the package, as it begins."""
+    return subprocess.Popen(
+        [sys.executable, "-m", case.package, *arguments],
+        cwd=case.folder, env=case.environment | settings, text=True,
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+    )  # fmt: skip

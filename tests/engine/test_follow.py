@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from flight_delays.registry import store as registries
 from flight_delays.serving import follow as following
 from flight_delays.serving import live as serving_live
 from flight_delays.serving import metrics
+from flight_delays.serving import run as running
 from flight_delays.serving.journal.store import Journal
 from flight_delays.settings import load as load_settings
 
@@ -393,6 +395,26 @@ def test_a_follower_that_dies_is_started_again(
         (other,) = wait_for(lambda: [c for c in children(pid) if c != child and alive(c)])
         server.ready()
         ended(server, other, signal.SIGINT)
+
+
+def test_a_stop_does_not_wait_for_a_follower_that_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "waiting.py").write_text(
+        "import os, signal, time\n"
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        "with open('started', 'w') as file:\n"
+        "    file.write(str(os.getpid()))\n"
+        "time.sleep(60)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(running, "FOLLOW", "waiting")
+    with running._follower("test", load_settings()):
+        started = Path("started")
+        child = int(wait_for(lambda: started.exists() and started.read_text()))
+        start = time.monotonic()
+    assert time.monotonic() - start < 2
+    assert not alive(child)
 
 
 def test_a_killed_server_leaves_no_orphan(served: Callable[..., Server], trained: Path) -> None:

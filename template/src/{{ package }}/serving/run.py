@@ -132,7 +132,9 @@ def _refuse_candidate(env: str, settings: Settings, one: bool) -> None:
 def _follower(env: str, settings: Settings) -> Iterator[None]:
     """Keeps `follow` running; it ends with us, since it reads a pipe that only we hold open.
 
-    The settings in force go through that pipe: what was read once is not read wrong later.
+    The settings in force go through that pipe: what was read once is not read wrong later. A stop
+    kills it, which may be waiting for a registry: a bundle half fetched is a draft that nothing
+    reads, and the next one fetches it again.
     """
     stopping = threading.Event()
 
@@ -159,8 +161,5 @@ def _follower(env: str, settings: Settings) -> Iterator[None]:
         yield
     finally:
         stopping.set()
-        child[0].terminate()
-        try:
-            child[0].wait(10)
-        except subprocess.TimeoutExpired:
-            child[0].kill()
+        child[0].kill()
+        child[0].wait()
