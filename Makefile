@@ -22,7 +22,7 @@ $(READY): requirements.txt
 
 setup: $(READY) ## create .venv
 
-.PHONY: setup demo test test-fast test-full test-run test-engine lint bench chaos bench-cycle variants constraints release requirements site clean help
+.PHONY: setup demo test test-fast test-full test-run test-engine lint bench chaos bench-cycle variants constraints release requirements site picture clean help
 demo: $(READY) ## the whole cycle on real flights, into DEST=build/demo
 	@.venv/bin/python demo/run.py '$(DEST)'
 
@@ -54,6 +54,9 @@ variants: $(READY) ## the matrix of variants as JSON (COVERING=1, PROJECTS=1: th
 
 site: $(READY) ## the documentation with the explorer as a site, in build/site
 	@PYTHONPATH=tests/support .venv/bin/python website/pages.py
+
+picture: site ## make docs/explorer.png again (BROWSER=chromium)
+	@.venv/bin/uv run --quiet --script tests/support/browse.py "$$(command -v '$(or $(BROWSER),chromium)')" build/site docs/explorer.png
 
 test-run: $(READY) ## run one project: ONLY=classification-uv-onnx
 	@.venv/bin/pytest tests/test_run.py -k '$(ONLY)'

@@ -19,7 +19,6 @@ from harness import ROOT, copy, files
 from running_project import missing
 from variants import refusal
 
-PLAYWRIGHT = "playwright==1.65.2"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 GROUP = pytest.mark.xdist_group("site")
 
@@ -95,6 +94,13 @@ def test_every_link_leads_somewhere_and_nothing_is_loaded_from_elsewhere(site):
                 assert unquote(parts.fragment) in found[target].places, f"{path.name}: {address}"
     for style in site.rglob("*.css"):
         assert not re.search(r"url\([\"']?http|@import", style.read_text()), style.name
+
+
+@GROUP
+def test_each_page_names_its_language(site):
+    for path in site.rglob("*.html"):
+        language = "pt-BR" if path.parent.name == "pt" else "en"
+        assert f'<html lang="{language}"' in path.read_text(), path
 
 
 @GROUP
@@ -252,8 +258,8 @@ def test_the_explorer_and_the_search_by_keyboard(explorer):
     if not browser:
         missing(f"none of {', '.join(BROWSERS)} is installed")
     done = subprocess.run(
-        ["uv", "run", "--quiet", "--no-project", "--with", PLAYWRIGHT, "python",
-         str(ROOT / "tests/support/browse.py"), browser, str(explorer)],
+        ["uv", "run", "--quiet", "--script", str(ROOT / "tests/support/browse.py"), browser,
+         str(explorer)],
         capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr

@@ -33,7 +33,8 @@ def gather(to: Path, known: dict[str, Any]) -> None:
     project = explore.texts(known)
     (to / "commands.md").write_text(reference.commands(project))
     (to / "settings.md").write_text(reference.settings(project))
-    shutil.copy(HERE / "iframe-worker.js", to)
+    for name in ("extra.css", "iframe-worker.js"):
+        shutil.copy(HERE / name, to)
     shutil.copytree(HERE / "explorer", to / "explorer")
     explore.write(known, to / "explorer" / "known.js")
 
@@ -55,6 +56,8 @@ def build(to: Path, known: dict[str, Any]) -> Path:
     done = subprocess.run(command, cwd=to, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"error: the site is not sound:\n{done.stdout}{done.stderr}")
+    for page in (to / "site" / "pt").glob("*.html"):  # a screen reader reads it by its language
+        page.write_text(page.read_text().replace('<html lang="en"', '<html lang="pt-BR"'))
     return to / "site"
 
 

@@ -57,8 +57,8 @@ def _default(value: ast.expr | None) -> str:
         value = value.args[0]
     try:
         literal = ast.literal_eval(value)
-    except ValueError:  # what is computed
-        return f"`{ast.unparse(value)}`"
+    except ValueError:
+        return "computed"
     return "" if literal is None else f"`{json.dumps(literal)}`"
 
 

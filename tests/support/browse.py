@@ -1,4 +1,10 @@
-"""Uses the site in a browser, by keyboard: browse.py BROWSER SITE. Needs Playwright."""
+# /// script
+# dependencies = ["playwright==1.65.2"]
+# ///
+"""Uses the site in a browser, by keyboard, or makes the picture of the docs.
+
+usage: uv run --script browse.py BROWSER SITE [PICTURE]
+"""
 
 import sys
 from pathlib import Path
@@ -53,7 +59,7 @@ def explore(page: Page, site: str) -> None:
     other = page.get_by_role("combobox", name="Where do the pipelines run? The other answers")
     other.focus()
     page.keyboard.type("Nowhere")
-    expect(page.get_by_role("status")).to_contain_text("files differ")
+    expect(page.get_by_role("status")).to_contain_text("Files that differ")
     expect(page.get_by_role("columnheader", name="The other answers")).to_be_visible()
     assert page.locator("ins, del").count() > 0
 
@@ -72,7 +78,15 @@ def search(page: Page, site: str) -> None:
     expect(page.get_by_role("option").filter(has_text="Kubernetes").first).to_be_visible()
 
 
-def main(browser: str, folder: str) -> None:
+def photograph(page: Page, site: str, picture: str) -> None:
+    """Shows what two answers change."""
+    page.set_viewport_size({"width": 1280, "height": 720})
+    others = "other.ci=gitlab&other.docker_base=distroless"
+    page.goto(f"{site}/explorer/index.html#compare=1&{others}&file=Dockerfile")
+    page.screenshot(path=picture)
+
+
+def main(browser: str, folder: str, picture: str = "") -> None:
     """Fails where something is not as it should be, or is asked of another machine."""
     site = Path(folder).resolve().as_uri()
     wrong: list[str] = []
@@ -81,8 +95,11 @@ def main(browser: str, folder: str) -> None:
         page = opened.new_context().new_page()
         page.on("pageerror", lambda error: wrong.append(str(error)))
         page.on("request", lambda r: None if r.url.startswith("file:") else wrong.append(r.url))
-        explore(page, site)
-        search(page, site)
+        if picture:
+            photograph(page, site, picture)
+        else:
+            explore(page, site)
+            search(page, site)
         opened.close()
     assert not wrong, wrong
 

@@ -257,7 +257,8 @@ function start(known) {
   function summary(paths) {
     const marks = Object.values(paths), count = (mark) => marks.filter((one) => one === mark).length;
     if (!state.others) return `${marks.length} files.`;
-    return `${marks.length} files differ: ${count("differs")} in their content, ${count("only yours")} only with your answers, ${count("only other")} only with the others.`;
+    const parts = `${count("differs")} in their content, ${count("only yours")} only with your answers, ${count("only other")} only with the others`;
+    return `Files that differ: ${marks.length} (${parts}).`;
   }
 
   function show() {
