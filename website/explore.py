@@ -85,6 +85,7 @@ def table(values: list[Any], variants: list[Answers]) -> dict[str, Any]:
 def question(name: str) -> dict[str, Any]:
     """What a person is asked."""
     of = QUESTIONS[name]
+    assert "when" not in of, f"{name}: the explorer asks every question"
     labels = of["choices"] if isinstance(of["choices"], dict) else choices(name)
     offered = list(zip(labels, choices(name), strict=True))
     return {"name": name, "help": of["help"], "default": of["default"], "choices": offered}

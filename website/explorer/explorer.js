@@ -291,8 +291,13 @@ function start(known) {
   });
   for (const [id, text] of [["copy", () => at("command").textContent], ["share", () => location.href]]) {
     at(id).addEventListener("click", async () => {
-      await navigator.clipboard.writeText(text());
-      at("status").textContent = "Copied.";
+      let said = "Copied.";
+      try {
+        await navigator.clipboard.writeText(text());
+      } catch {
+        said = "This browser does not let the page copy: select the text, or take the address.";
+      }
+      at("status").textContent = said;
     });
   }
   window.addEventListener("hashchange", () => {
