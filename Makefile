@@ -22,7 +22,7 @@ $(READY): requirements.txt
 
 setup: $(READY) ## create .venv
 
-.PHONY: setup demo test test-fast test-full test-run test-engine lint bench chaos bench-cycle variants constraints release requirements clean help
+.PHONY: setup demo test test-fast test-full test-run test-engine lint bench chaos bench-cycle variants constraints release requirements site picture clean help
 demo: $(READY) ## the whole cycle on real flights, into DEST=build/demo
 	@.venv/bin/python demo/run.py '$(DEST)'
 
@@ -52,6 +52,12 @@ bench-cycle: $(READY) ## compare the cycle with retraining schedules on data str
 variants: $(READY) ## the matrix of variants as JSON (COVERING=1, PROJECTS=1: those that run; CHECK=answers.yml)
 	@.venv/bin/python tests/support/variants.py $(if $(COVERING),--covering) $(if $(PROJECTS),--projects) $(if $(CHECK),--check '$(CHECK)')
 
+site: $(READY) ## the documentation with the explorer as a site, in build/site
+	@PYTHONPATH=tests/support .venv/bin/python website/pages.py
+
+picture: site ## make docs/explorer.png again (BROWSER=chromium)
+	@.venv/bin/uv run --quiet --script tests/support/browse.py "$$(command -v '$(or $(BROWSER),chromium)')" build/site docs/explorer.png
+
 test-run: $(READY) ## run one project: ONLY=classification-uv-onnx
 	@.venv/bin/pytest tests/test_run.py -k '$(ONLY)'
 
@@ -68,7 +74,8 @@ release: $(READY) ## VERSION=1.2.0: run all tests, write the changelog's heading
 
 requirements: $(READY) ## resolve the versions of the tests' own environment again
 	@.venv/bin/uv pip compile --quiet --universal --upgrade --python-version 3.11 --generate-hashes \
-		--custom-compile-command 'make requirements' --group pyproject.toml:test --output-file requirements.txt
+		--custom-compile-command 'make requirements' --group pyproject.toml:test --group pyproject.toml:site \
+		--output-file requirements.txt
 
 clean: ## remove generated files
 	rm -rf .venv build .mypy_cache .pytest_cache .ruff_cache

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 import yaml
 from harness import ROOT, commit, copy, edit, owners, snapshot
-from running_project import FENCE, Project, blocks
+from running_project import FENCE, Project, blocks, project, walk
 from variants import AXES, QUESTIONS, choices
 
 PAGES = [
@@ -212,6 +212,50 @@ def test_start_by_the_words_of_the_page(disk):
                 assert made.ask("POST", "/predictions", example)["version"] == "1"
         else:
             made.run(command)
+
+
+def lines(page: str) -> set[str]:
+    """The commands of a page."""
+    return {*"".join(blocks((ROOT / "docs" / page).read_text(), "sh")).splitlines()}
+
+
+def test_the_portuguese_pages_have_commands_that_are_run():
+    for language in ("sh", "python"):
+        english, portuguese = (
+            blocks((ROOT / "docs" / page).read_text(), language)
+            for page in ("tutorial.md", "pt/tutorial.md")
+        )
+        assert english == portuguese
+    assert lines("pt/index.md") <= lines("start.md") | lines("own-data.md")
+
+
+def test_the_tutorial_starts_as_the_first_page_and_goes_on_as_the_readme(template, tmp_path):
+    """The chapters that are its own are run in the next test."""
+    readme = (copy(template, tmp_path / "it") / "README.md").read_text()
+    known = lines("start.md") | {*"".join(blocks(readme, "sh")).splitlines()}
+    own = [line for line in lines("tutorial.md") - known if "later" not in line]
+    assert {line.split("#")[0].strip() for line in known} >= {*own} - {
+        "make rollback ENV=production"
+    }
+
+
+@pytest.mark.full
+@pytest.mark.heavy(4)
+def test_the_tutorial_by_its_words(disk):
+    """The world changes, the monitor sees it, and the cycle finds a better version."""
+    made = project(disk / "it")
+    del made.environment["MONITOR_WINDOW"]
+    page = (ROOT / "docs" / "tutorial.md").read_text()
+    start, _, rest = page.partition("## Train")
+    assert {*"".join(blocks(start, "sh")).splitlines()} < lines("start.md")
+    (script,) = blocks(rest, "python")
+    (made.folder / "later.py").write_text(script)
+    turned, _, after = rest.partition("It goes to production")
+    walk(made, turned)
+    assert made.report("monitor")["verdict"] == "retrain"
+    assert "version 2 waits in staging" in made.run("make status")
+    walk(made, after)
+    assert "rollback production" in made.run("make status")
 
 
 @pytest.mark.heavy(4)
