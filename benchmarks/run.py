@@ -1,13 +1,19 @@
 """All that is measured, side by side, as ratios: `make bench`; `run.py chaos` is `make chaos`.
 
 Renders the default project into build/bench, trains it, and runs each benchmark in the project's
-own environment. Ratios of one run can be compared; times of two runs cannot.
+own environment. Ratios of one run can be compared; times of two runs cannot. What is printed is in
+build/bench.json, too, with the machine; a picture of the servers is beside it.
 """
 
+import json
+import os
+import platform
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import copier
@@ -60,16 +66,36 @@ def main() -> None:
     versions = PROJECT / "var" / "versions"
     newest = max((v for v in versions.iterdir() if v.is_dir()), key=lambda v: v.stat().st_mtime)
     (versions / "current").write_text(newest.name)
-    for name, *given in (
-        ("serving", PROJECT, "--bundles", versions),
-        ("peers", PROJECT, "--bundles", versions),
-        ("drift",),
-        ("false_alarms", PROJECT, "--seeds", "100"),
-        ("monitor", PROJECT, "--seeds", "10"),
-    ):
-        print(f"\n{name}", flush=True)
-        if inside(f"{name}.py", *given):
-            raise SystemExit(f"{name} failed")
+    found = {"when": time.strftime("%Y-%m-%d"), "machine": machine(), "copy": rendered / started}
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["JOURNAL_URL"] = f"sqlite:///{folder}/journal.db"
+        for name, *given in (
+            ("serving", PROJECT, "--bundles", versions),
+            ("layers", PROJECT, "--bundles", versions),
+            ("tables", PROJECT, "--bundles", versions),
+            ("drift",),
+            ("false_alarms", PROJECT, "--seeds", "100"),
+            ("monitor", PROJECT, "--seeds", "10"),
+        ):
+            begun, out = time.perf_counter(), Path(folder) / f"{name}.json"
+            print(f"\n{name}", flush=True)
+            if inside(f"{name}.py", *given, "--json", out):
+                raise SystemExit(f"{name} failed")
+            print(f"({time.perf_counter() - begun:.0f} s)", flush=True)
+            found[name] = json.loads(out.read_text())
+    result = HERE.parent / "build" / "bench.json"
+    result.write_text(json.dumps(found, indent=2) + "\n")
+    inside("serving_picture.py", result, result.with_name("serving.png"))
+    print(f"\n{result.relative_to(HERE.parent)}: {found['machine']}")
+
+
+def machine() -> str:
+    """What it was measured on."""
+    cpu = platform.processor() or platform.machine()
+    with suppress(OSError):  # Linux says more
+        text = Path("/proc/cpuinfo").read_text()
+        cpu = text.split("model name", 1)[-1].split("\n", 1)[0].strip(" \t:")
+    return f"{os.cpu_count()} x {cpu}, {platform.system()}, Python {platform.python_version()}"
 
 
 def chaos(*given: str) -> int:

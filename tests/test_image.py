@@ -177,6 +177,38 @@ def test_the_image_is_small_and_has_no_rights(image, record_property):
     record_property("said", f"{served}: {facts['Size'] / 1e6:.0f} MB")
 
 
+HARDENED = """
+FROM {python} AS python
+
+FROM scratch
+COPY --from=python /usr/local /opt/python
+COPY --from=python /lib /lib
+COPY --from=python /lib64 /lib64
+COPY --from=python /usr/lib /usr/lib
+COPY --from=python /etc/passwd /etc/group /etc/
+ENV PATH=/opt/python/bin LD_LIBRARY_PATH=/opt/python/lib PYTHONHOME=/opt/python
+USER 65532
+"""
+"""As Docker's hardened images of Python are: no shell, Python under /opt, a user of its own."""
+
+
+@pytest.mark.full
+@pytest.mark.heavy(3)
+@pytest.mark.parametrize("image", ["distroless"], indirect=True)
+def test_a_hardened_base_takes_the_place_of_distroless(image):
+    base = f"ciclo-hardened-{os.getpid()}:3.13-debian13"
+    tags = [f"{image.environment['IMAGE']}{job}:hardened" for job in ("", "-job")]
+    found = re.search(r"FROM (python:\S+) AS build", (image.folder / "Dockerfile").read_text())
+    assert found
+    docker("build", "--tag", base, "-", input=HARDENED.format(python=found[1]))
+    try:
+        assert "examples answered" in image.run(f"make smoke TAG=hardened BASE={base}")
+        assert docker("run", "--rm", "--entrypoint", "python3", tags[0], *WHERE) == "/opt/python"
+    finally:
+        docker("image", "rm", "--force", base, *tags)
+
+
+WHERE = "-c", "import sys; print(sys.prefix)"
 RECORD = """#!/bin/sh
 printf '%s\\n' "$@" >>'{log}'
 """

@@ -16,7 +16,7 @@ class Peer:
     def __init__(self) -> None:
         self.bundle = bundles.load(Path(os.environ["BUNDLE"]))
 
-    @bentoml.api(batchable=True, max_batch_size=256, max_latency_ms=1000)
+    @bentoml.api(batchable=True, max_batch_size=256, max_latency_ms=10_000)
     def predict(self, rows: list[dict]) -> list[dict]:  # type: ignore[type-arg]
         found: list[dict[str, Any]] = predict(self.bundle, bundles.ROWS.validate_python(rows))
         return found
