@@ -257,9 +257,12 @@ def test_the_explorer_and_the_search_by_keyboard(explorer):
     browser = next(filter(None, map(shutil.which, BROWSERS)), None)
     if not browser:
         missing(f"none of {', '.join(BROWSERS)} is installed")
+    script = str(ROOT / "tests/support/browse.py")
+    got = subprocess.run(["uv", "sync", "--script", script], capture_output=True, text=True)
+    if got.returncode:
+        missing(f"uv could not fetch Playwright: {got.stderr[-500:]}")
     done = subprocess.run(
-        ["uv", "run", "--quiet", "--script", str(ROOT / "tests/support/browse.py"), browser,
-         str(explorer)],
+        ["uv", "run", "--quiet", "--script", script, browser, str(explorer)],
         capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
