@@ -49,10 +49,10 @@ def tree() -> Any:
     return kind(max_depth=4, random_state=0)
 
 
-def by_name(table: fitting.Table, backwards: bool = True) -> Any:
+def by_name(table: fitting.Table) -> Any:
     """A pipeline as one has it: fitted on a DataFrame, its columns chosen by their names."""
     columns = [*table.numbers, *table.categories]
-    given = pd.DataFrame({n: table.derived[n] for n in columns[:: -1 if backwards else 1]})
+    given = pd.DataFrame({n: table.derived[n] for n in columns[::-1]})
     head = ColumnTransformer(
         [
             ("words", OneHotEncoder(handle_unknown="ignore"), table.categories),
@@ -66,7 +66,9 @@ def version(name: str) -> bundles.Bundle:
     return bundles.load(connect(load()).pull(name, Path("var/versions")))
 
 
-def test_a_pipeline_that_knows_columns_by_name_becomes_a_version(table, frame):
+def test_a_pipeline_that_knows_columns_by_name_becomes_a_version(
+    table: fitting.Table, frame: pd.DataFrame
+) -> None:
     model, given = by_name(table)
     wanted = getattr(model, "predict_proba", model.predict)(given.tail(50))
     skops.io.dump(model, "mine.skops")
@@ -83,7 +85,7 @@ def test_a_pipeline_that_knows_columns_by_name_becomes_a_version(table, frame):
         reproduce("2", load(), connect(load()))
 
 
-def test_a_model_of_the_contracts_matrix_is_taken_as_it_is(frame):
+def test_a_model_of_the_contracts_matrix_is_taken_as_it_is(frame: pd.DataFrame) -> None:
     given = fitting.Table.of(frame)
     fitted = fitting.fit(given, 0, len(frame), 0)
     skops.io.dump(fitted.model, "mine.skops")
@@ -93,8 +95,14 @@ def test_a_model_of_the_contracts_matrix_is_taken_as_it_is(frame):
     assert judged.window == len(frame)
 
 
-@pytest.mark.parametrize("dump", [joblib.dump, lambda m, p: Path(p).write_bytes(pickle.dumps(m))])
-def test_a_pickle_is_read_only_where_that_is_asked_for(table, dump: Callable[..., Any]):
+def as_pickle(model: Any, path: str) -> None:
+    Path(path).write_bytes(pickle.dumps(model))
+
+
+@pytest.mark.parametrize("dump", [joblib.dump, as_pickle])
+def test_a_pickle_is_read_only_where_that_is_asked_for(
+    table: fitting.Table, dump: Callable[..., Any]
+) -> None:
     dump(by_name(table)[0], "mine.joblib")
     with pytest.raises(UserError, match=r"mine\.joblib: is a pickle, .*YES=1"):
         existing.opened(Path("mine.joblib"), False)
@@ -108,7 +116,7 @@ class Code:
         return os.mkdir, ("ran",)
 
 
-def test_what_a_pickle_holds_that_is_no_model_does_not_reach_this_process(trained: Path):
+def test_what_a_pickle_holds_that_is_no_model_does_not_reach_this_process(trained: Path) -> None:
     Path("mine.pkl").write_bytes(pickle.dumps(Code()))
     with pytest.raises(UserError, match="YES=1"):
         existing.opened(Path("mine.pkl"), False)
@@ -118,7 +126,9 @@ def test_what_a_pickle_holds_that_is_no_model_does_not_reach_this_process(traine
         existing.opened(Path("mine.pkl"), True)
 
 
-def test_another_scikit_learn_is_refused(table, monkeypatch):
+def test_another_scikit_learn_is_refused(
+    table: fitting.Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model, _ = by_name(table)
     with monkeypatch.context() as patch:
         patch.setattr("sklearn.base.__version__", "1.0.2")
@@ -138,7 +148,7 @@ def test_another_scikit_learn_is_refused(table, monkeypatch):
         ("mine.joblib", b"no pickle", r"mine\.joblib: cannot be read and written as skops: "),
     ],
 )
-def test_a_file_that_is_none(trained: Path, name, content, said):
+def test_a_file_that_is_none(trained: Path, name: str, content: bytes | None, said: str) -> None:
     if content is not None:
         Path(name).write_bytes(content)
     with pytest.raises(UserError, match=said):
@@ -151,7 +161,9 @@ def refusal(model: Any, frame: pd.DataFrame) -> str:
     return str(caught.value)
 
 
-def test_a_model_that_does_not_fit_is_refused_by_what_is_wrong(table, frame):
+def test_a_model_that_does_not_fit_is_refused_by_what_is_wrong(
+    table: fitting.Table, frame: pd.DataFrame
+) -> None:
     columns, labels = [*table.numbers, *table.categories], table.labels
     numbers = pd.DataFrame({n: table.derived[n] for n in table.numbers}).fillna(0.0)
     said = refusal(tree().fit(numbers.to_numpy()[:, :2], labels), frame)
@@ -167,14 +179,16 @@ def test_a_model_that_does_not_fit_is_refused_by_what_is_wrong(table, frame):
     assert "and project/model.py builds a" in said
 
 
-def test_a_class_that_the_model_does_not_know(table, frame):
+def test_a_class_that_the_model_does_not_know(table: fitting.Table, frame: pd.DataFrame) -> None:
     if not fitting.classifies():
         pytest.skip("a regression has none")
     model = DummyClassifier().fit(table.matrix, np.full(len(table.labels), "none"))
     assert f"does not know the class {table.labels.min()} of {TARGET}" in refusal(model, frame)
 
 
-def test_a_model_that_takes_no_missing_value_says_so(table, frame):
+def test_a_model_that_takes_no_missing_value_says_so(
+    table: fitting.Table, frame: pd.DataFrame
+) -> None:
     if not fitting.classifies():
         pytest.skip("once is enough")
     codes = np.zeros((len(table.labels), len([*table.numbers, *table.categories])))
