@@ -74,8 +74,8 @@ def main() -> None:
             ("layers", PROJECT, "--bundles", versions),
             ("tables", PROJECT, "--bundles", versions),
             ("drift",),
-            ("false_alarms", PROJECT, "--seeds", "100"),
-            ("monitor", PROJECT, "--seeds", "10"),
+            ("false_alarms", PROJECT, "--seeds", "50"),
+            ("monitor", PROJECT, "--seeds", "5"),
         ):
             begun, out = time.perf_counter(), Path(folder) / f"{name}.json"
             print(f"\n{name}", flush=True)

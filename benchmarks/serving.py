@@ -43,22 +43,22 @@ class Other(NamedTuple):
     path: str = "/predictions"
     body: str = '{"features": ROW}'
     """What is sent; ROW is the row's features."""
-    rounds: int = 3
+    rounds: int = 2
     seconds: int = 1
     """Of a round: a slow one must come to answer."""
 
 
 MLFLOW = "mlflow models serve --model-uri MODEL --env-manager local --workers 1 --port PORT"
 OTHERS = {
-    "bare FastAPI": Other("", "python -m bare PROJECT_PACKAGE PORT", rounds=5),
-    "bare ASGI": Other("", "python -m asgi PORT", rounds=5),
+    "bare FastAPI": Other("", "python -m bare PROJECT_PACKAGE PORT", rounds=4),
+    "bare ASGI": Other("", "python -m asgi PORT", rounds=4),
     "mosec": Other("mosec==0.9.8", "python -m mosecs --port PORT", "/inference", "ROW"),
     "LitServe": Other("litserve==0.2.19", "python -m lit PORT", "/predict"),
     "BentoML": Other(
         "bentoml==1.4.40", "bentoml serve bento:Peer --port PORT", "/predict", '{"rows": [ROW]}'
     ),
     "Ray Serve": Other("ray[serve]==2.60.0", "python -m rays PORT", "/predict", "ROW"),
-    "MLflow": Other("mlflow==3.17.2", MLFLOW, "/invocations", '{"dataframe_records": [ROW]}', 2, 4),
+    "MLflow": Other("mlflow==3.17.2", MLFLOW, "/invocations", '{"dataframe_records": [ROW]}', 2, 3),
 }
 
 
