@@ -258,6 +258,7 @@ def test_the_tutorial_by_its_words(disk):
     assert "rollback production" in made.run("make status")
 
 
+@pytest.mark.full
 @pytest.mark.heavy(4)
 def test_update_by_the_words_of_the_page(disk):
     """docs/update.md: an update, another answer, a conflict that is solved, and the way back."""

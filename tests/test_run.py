@@ -161,6 +161,7 @@ def test_own_data_of_another_shape(disk):
     (made.folder / "data" / "iris.csv").write_text(
         "\n".join(["petal_length,colour,species", *lines, ""])
     )
+    made.environment["PYTEST_ADDOPTS"] = "tests/project"  # the others are run by the READMEs
     walk(made, chapter)
     assert "accuracy" in made.report("train")["metrics"]
     made.environment["GATES_MIN_ROWS"] = "100"

@@ -251,6 +251,7 @@ def test_the_explorer_is_small(explorer):
 
 
 @GROUP
+@pytest.mark.full
 @pytest.mark.heavy(1)
 def test_the_explorer_and_the_search_by_keyboard(explorer):
     """In a browser, from the disk: tests/support/browse.py says what is done."""

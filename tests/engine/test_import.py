@@ -31,9 +31,6 @@ from flight_delays.settings import load
 from flight_delays.training import fitting, snapshots
 from flight_delays.training.reproduce import reproduce
 
-pytestmark = [pytest.mark.problem, pytest.mark.format]
-
-
 @pytest.fixture
 def frame(trained: Path) -> pd.DataFrame:
     return snapshots.find("").read()
@@ -66,6 +63,8 @@ def version(name: str) -> bundles.Bundle:
     return bundles.load(connect(load()).pull(name, Path("var/versions")))
 
 
+@pytest.mark.problem
+@pytest.mark.format
 def test_a_pipeline_that_knows_columns_by_name_becomes_a_version(
     table: fitting.Table, frame: pd.DataFrame
 ) -> None:
@@ -85,6 +84,8 @@ def test_a_pipeline_that_knows_columns_by_name_becomes_a_version(
         reproduce("2", load(), connect(load()))
 
 
+@pytest.mark.problem
+@pytest.mark.format
 def test_a_model_of_the_contracts_matrix_is_taken_as_it_is(frame: pd.DataFrame) -> None:
     given = fitting.Table.of(frame)
     fitted = fitting.fit(given, 0, len(frame), 0)
@@ -180,8 +181,6 @@ def test_a_model_that_does_not_fit_is_refused_by_what_is_wrong(
 
 
 def test_a_class_that_the_model_does_not_know(table: fitting.Table, frame: pd.DataFrame) -> None:
-    if not fitting.classifies():
-        pytest.skip("a regression has none")
     model = DummyClassifier().fit(table.matrix, np.full(len(table.labels), "none"))
     assert f"does not know the class {table.labels.min()} of {TARGET}" in refusal(model, frame)
 
@@ -189,8 +188,6 @@ def test_a_class_that_the_model_does_not_know(table: fitting.Table, frame: pd.Da
 def test_a_model_that_takes_no_missing_value_says_so(
     table: fitting.Table, frame: pd.DataFrame
 ) -> None:
-    if not fitting.classifies():
-        pytest.skip("once is enough")
     codes = np.zeros((len(table.labels), len([*table.numbers, *table.categories])))
     model = LogisticRegression().fit(codes, table.labels)
     assert "cannot predict rows of the contract: " in refusal(model, frame)
