@@ -31,6 +31,7 @@ from flight_delays.settings import load
 from flight_delays.training import fitting, snapshots
 from flight_delays.training.reproduce import reproduce
 
+
 @pytest.fixture
 def frame(trained: Path) -> pd.DataFrame:
     return snapshots.find("").read()
