@@ -108,6 +108,7 @@ def test_signatures_are_those_of_the_public_tool(engine, monkeypatch):
 
 
 @pytest.mark.heavy(2)
+@pytest.mark.full
 def test_each_other_registry_passes_the_ports_test(tmp_path):
     """The first one's is among the tests above."""
     for registry in choices("model_registry")[1:]:
