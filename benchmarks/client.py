@@ -49,9 +49,9 @@ class Measured(NamedTuple):
 
 def measure(port: int, requests: list[Request], connections: int, seconds: int) -> Measured:
     """Sends these in turns; ends the program where an answer is none or no 200."""
-    before = _own_cpu()
+    before = used()
     count, elapsed, p50, p99 = (_wrk if WRK else _python)(port, requests, connections, seconds)
-    return Measured(count / elapsed, p50, p99, (_own_cpu() - before) / count)
+    return Measured(count / elapsed, p50, p99, (used() - before) / count)
 
 
 def one(port: int, request: Request, timeout: float = 5) -> int:
@@ -64,7 +64,7 @@ def one(port: int, request: Request, timeout: float = 5) -> int:
         return 0
 
 
-def _own_cpu() -> float:
+def used() -> float:
     """Processor seconds of this process and of its ended children, so far."""
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(each.ru_utime + each.ru_stime for each in used)

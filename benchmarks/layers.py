@@ -7,19 +7,17 @@ a socket, one request after the other, so that neither a client nor the network 
 processor time of the thread that answers, in turns.
 """
 
-import argparse
 import asyncio
 import json
 import statistics
 import sys
 from collections.abc import Awaitable, Callable
 from importlib import import_module
-from pathlib import Path
 from time import thread_time
 from typing import Any
 
-from fastapi import FastAPI
-from serving import Bench
+from servers.bare import bare
+from serving import Bench, arguments
 
 ROUNDS, REQUESTS = 15, 300
 Answer = Callable[[bytes], Awaitable[None]]
@@ -54,20 +52,6 @@ async def measured(bench: Bench) -> dict[str, list[float]]:
                     await asyncio.create_task(answer(bodies[i % len(bodies)]))  # type: ignore[arg-type]
                 found[name].append((thread_time() - start) / REQUESTS)
     return found
-
-
-def bare(schemas: Any) -> FastAPI:
-    """The route of servers/bare.py."""
-    app = FastAPI(telemetry={"tracing": False, "metrics": False, "logs": False})
-    answer = schemas.Prediction(
-        id="0" * 32, version="1", prediction=True, probabilities={"false": 0.75, "true": 0.25}
-    )
-
-    @app.post("/predictions")
-    async def predict(body: schemas.PredictionRequest) -> schemas.Prediction:  # type: ignore[name-defined]  # noqa: ARG001
-        return answer
-
-    return app
 
 
 def without_model(bundle: Any, row: Any, answer: Answer) -> Answer:
@@ -113,13 +97,10 @@ def asked(app: Any) -> Answer:
 
 def main() -> None:
     """Measures and prints."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("project", type=Path)
-    parser.add_argument("--bundles", type=Path, required=True)
-    parser.add_argument("--json", type=Path)
-    given = parser.parse_args()
-    sys.path.insert(0, str(given.project.resolve() / "src"))
-    seconds = asyncio.run(measured(Bench(given.project.resolve(), given.bundles.resolve())))
+    given = arguments(__doc__).parse_args()
+    bench = Bench(given.project, given.bundles)
+    sys.path.insert(0, str(bench.project / "src"))
+    seconds = asyncio.run(measured(bench))
     first, *_ = seconds.values()
     found = {
         name: statistics.median(a / b for a, b in zip(each, first, strict=True))

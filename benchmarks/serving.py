@@ -152,8 +152,8 @@ class Bench:
     """A project, and how its server and those of others are started."""
 
     def __init__(self, project: Path, bundles: Path) -> None:
-        self.project, self.bundles = project, bundles
-        self.bundle = bundles / (bundles / "current").read_text().strip()
+        self.project, self.bundles = project.resolve(), bundles.resolve()
+        self.bundle = self.bundles / (bundles / "current").read_text().strip()
         self.package = next((project / "src").glob("*/serving/app.py")).parent.parent.name
         examples = json.loads((self.bundle / "examples.json").read_text())
         self.rows = [example["features"] for example in examples]
@@ -298,15 +298,21 @@ def disk(home: Path) -> float:
     return sum(f.stat().st_size for f in home.rglob("*") if f.is_file()) / 1e6
 
 
-def main() -> None:
-    """Measures and prints."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def arguments(doc: str) -> argparse.ArgumentParser:
+    """What each program takes that measures a project."""
+    parser = argparse.ArgumentParser(description=doc.splitlines()[0])
     parser.add_argument("project", type=Path)
     parser.add_argument("--bundles", type=Path, required=True)
-    parser.add_argument("--only", choices=[*OTHERS, "workers"], nargs="+")
     parser.add_argument("--json", type=Path)
+    return parser
+
+
+def main() -> None:
+    """Measures and prints."""
+    parser = arguments(__doc__)
+    parser.add_argument("--only", choices=[*OTHERS, "workers"], nargs="+")
     given = parser.parse_args()
-    bench = Bench(given.project.resolve(), given.bundles.resolve())
+    bench = Bench(given.project, given.bundles)
     print(f"client: {'wrk' if WRK else 'Python, for there is no wrk'}")
     found = {}
     for name in given.only or [*OTHERS, "workers"]:

@@ -7,10 +7,8 @@ score` of 100,000 rows beside pandas and the bare model; `make train` beside the
 scikit-learn alone. The latter are whole processes, in turns, and their processor time counts.
 """
 
-import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -22,7 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from serving import Bench
+from client import used
+from serving import Bench, arguments
 
 PLAIN = Path(__file__).parent / "plain"
 SIZES = {1: 2000, 100: 100, 10_000: 3}
@@ -34,12 +33,8 @@ Command = list[str | Path]
 
 def main() -> None:
     """Measures and prints."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("project", type=Path)
-    parser.add_argument("--bundles", type=Path, required=True)
-    parser.add_argument("--json", type=Path)
-    given = parser.parse_args()
-    bench = Bench(given.project.resolve(), given.bundles.resolve())
+    given = arguments(__doc__).parse_args()
+    bench = Bench(given.project, given.bundles)
     found: dict[str, Any] = {"batches": batches(bench)}
     for size, rate in found["batches"].items():
         print(f"{size:6} rows a request: {rate:7.0f} rows/s", flush=True)
@@ -107,12 +102,6 @@ def beside(bench: Bench, own: Command, bare: Command, rounds: int) -> dict[str, 
             )  # fmt: skip
             seconds[name].append(used() - before)
     return {name: min(each) for name, each in seconds.items()}
-
-
-def used() -> float:
-    """Processor seconds of the programs that ended."""
-    found = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return found.ru_utime + found.ru_stime
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from ..files import sha256
 from ..project.target import TARGET
 from ..settings import PACKAGE, Settings
 from ..training import snapshots
-from ..training.fitting import Fitted, Judged, Table, classes_of, split
+from ..training.fitting import Fitted, Judged, Table, classes_of, one_thread, split
 
 PICKLES = ".joblib", ".pkl", ".pickle"
 
@@ -112,8 +112,7 @@ def judged(existing: Existing, frame: pd.DataFrame, settings: Settings) -> tuple
     used, first = pd.concat([early, late]), len(early)
     table = Table.of(used)
     model = _by_position(existing, table, used, settings.gates.parity)
-    jobs = [name for name in model.get_params() if name.rpartition("__")[2] == "n_jobs"]
-    model.set_params(**dict.fromkeys(jobs, 1))
+    one_thread(model)
     classes = _classes(existing, model, table.labels)
     fitted = Fitted(model, classes, table.numbers, table.categories)
     scores = _scores(existing, fitted, table.matrix[first:])

@@ -205,11 +205,16 @@ def fit(
         model.fit(table.matrix[start:stop], labels)
     except ValueError as error:
         raise UserError(f"project/model.py: cannot fit: {reason(error)}") from None
-    # Threads add up the trees in any order, and the last bit of a score would vary.
-    jobs = [name for name in model.get_params() if name.rpartition("__")[2] == "n_jobs"]
-    model.set_params(**dict.fromkeys(jobs, 1))
+    one_thread(model)
     classes = model.classes_.tolist() if hasattr(model, "predict_proba") else None
     return Fitted(model, classes, table.numbers, table.categories)
+
+
+def one_thread(model: Any) -> None:
+    """Lets a model predict in one thread: several add up the trees in any order, and the last bit
+    of a score would vary."""
+    jobs = [name for name in model.get_params() if name.rpartition("__")[2] == "n_jobs"]
+    model.set_params(**dict.fromkeys(jobs, 1))
 
 
 def classifies() -> bool:
